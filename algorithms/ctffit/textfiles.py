@@ -1,0 +1,57 @@
+"""The two text files beside a fit, in the form that CTFFIND users and RELION's plots know.
+
+Source: preprocessing.md section 3.7.
+"""
+
+import math
+
+import numpy as np
+
+from algorithms.ctffit.types import CtfFit
+
+_ROWS = ("s", "rotational", "epa", "model", "frc", "frc_sigma")
+
+
+def avrot_text(fit: CtfFit, source: str) -> str:
+    """Return `<root>_PS_avrot.txt`: five comment lines, then the six 1-D profiles as rows.
+
+    Parameters
+    ----------
+    fit
+        The fit.
+    source
+        Name of the spectrum that was fitted.
+    """
+    comments = (
+        "# 1-D profiles of the CTF fit by coldstream",
+        f"# Input: {source}; number of micrographs: 1",
+        f"# Voltage {fit.optics.voltage_kV:g} kV; spherical aberration "
+        f"{fit.optics.spherical_aberration_mm:g} mm; amplitude contrast "
+        f"{fit.optics.amplitude_contrast:g}",
+        f"# Defocus {fit.defocus_u_A:.1f} {fit.defocus_v_A:.1f} A at {fit.angle_deg:.2f} degrees",
+        "# Rows: frequency (1/A); rotational average; equiphase average; |CTF|; "
+        "cross-correlation; 2/sqrt(window)",
+    )
+    rows = (" ".join(f"{v:.6g}" for v in np.asarray(fit.profile[name])) for name in _ROWS)
+    return "\n".join((*comments, *rows)) + "\n"
+
+
+def summary_text(fit: CtfFit, source: str) -> str:
+    """Return `<root>_PS.txt`: comments, then the numbers of the fit in CTFFIND's order.
+
+    Parameters
+    ----------
+    fit, source
+        As for `avrot_text`.
+    """
+    comments = (
+        "# CTF fit by coldstream",
+        f"# Input: {source}",
+        "# Columns: micrograph number; defocus 1, defocus 2 (A); azimuth of astigmatism (degrees); "
+        "additional phase shift (radians); cross-correlation; fitted to (A)",
+    )
+    numbers = (
+        f"1.000000 {fit.defocus_u_A:.6f} {fit.defocus_v_A:.6f} {fit.angle_deg:.6f} "
+        f"{math.radians(fit.phase_shift_deg):.6f} {fit.score:.6f} {fit.max_resolution_A:.6f}"
+    )
+    return "\n".join((*comments, numbers)) + "\n"

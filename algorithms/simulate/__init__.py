@@ -1,0 +1,1 @@
+"""A seeded microscope: movies and sessions of which everything is known."""

@@ -1,0 +1,1 @@
+"""Watches a microscope session: which movies are complete, and what is known of each."""

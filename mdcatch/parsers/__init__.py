@@ -1,0 +1,1 @@
+"""Foreign metadata: bytes in, records with units and bounds out."""

@@ -1,0 +1,7 @@
+"""RELION's job types as data: folders, labels, options with defaults, input and output nodes."""
+
+from schemer.jobs.jobfile import JobFile
+from schemer.jobs.labels import Generation, node_label
+from schemer.jobs.types import JobType, find
+
+__all__ = ["Generation", "JobFile", "JobType", "find", "node_label"]

@@ -1,0 +1,1 @@
+"""The services of coldstream and its command line."""

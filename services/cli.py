@@ -1,0 +1,318 @@
+"""The `coldstream` command."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services import stories
+from services.kit import session as sessions
+from services.kit.errors import Fatal, Misuse
+from services.kit.ledger import Ledger
+from services.kit.paths import Layout
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help=(
+        "Cryo-EM single-particle processing while the microscope is running.\n\n"
+        "Exit codes: 0 done (also when some movies were refused), 1 nothing found or not done, "
+        "2 a wrong command or configuration, 75 a process could not be kept running."
+    ),
+)
+simulate_app = typer.Typer(no_args_is_help=True, help="A microscope with known truth.")
+keys_app = typer.Typer(no_args_is_help=True, help="CURVE keys, for TCP between hosts.")
+app.add_typer(simulate_app, name="simulate")
+app.add_typer(keys_app, name="keys")
+
+ProjectOption = Annotated[
+    Path, typer.Option("--project", "-p", help="RELION project folder.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
+GainOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Gain reference (MRC or TIFF). Default: gain.mrc in the raw folder, or *_gain.tiff "
+        "beside the movies."
+    ),
+]
+DiameterOption = Annotated[
+    float | None, typer.Option(help="Particle diameter in A; box sizes follow from it.")
+]
+WorkersOption = Annotated[int | None, typer.Option(help="Worker processes [default: cores].")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Scheme setting in relion_it's form, for example "
+        "prep__motioncorr__bin_factor=2. May be repeated.",
+    ),
+]
+PixelOption = Annotated[float | None, typer.Option(help="Movie pixel in A, over the metadata.")]
+DoseOption = Annotated[float | None, typer.Option(help="Dose of a movie in e/A2, likewise.")]
+
+
+def _command(function: Callable[..., int | None]) -> Callable[..., None]:
+    """Give a command its errors in one line and its exit code."""
+
+    @wraps(function)
+    def wrapped(*args: object, **kwargs: object) -> None:
+        try:
+            code = function(*args, **kwargs)
+        except Misuse as error:
+            typer.echo(f"coldstream: {error}", err=True)
+            raise typer.Exit(2) from None
+        except Fatal as error:
+            typer.echo(f"coldstream: {error}", err=True)
+            raise typer.Exit(75) from None
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader, `head` say, has had enough
+            raise typer.Exit(0) from None
+        raise typer.Exit(code or 0)
+
+    return wrapped
+
+
+def _settings(texts: list[str] | None) -> dict[str, str]:
+    settings = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise Misuse(f"--set {text}: it must be KEY=VALUE")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+def _run(project: Path, raw: Path | None, changes: dict[str, object], texts: list[str] | None):
+    """Set a project up and run it; returns its ledger."""
+    from services.screen import Screen
+    from services.setup import set_up
+    from services.up import run_session
+
+    gain = changes.get("gain")
+    if isinstance(gain, Path):
+        if not gain.is_file():
+            raise Misuse(f"--gain {gain} is not a file")
+        changes["gain"] = str(gain.absolute())
+    layout, session = set_up(project, raw, changes, _settings(texts))
+    return run_session(layout, session, Screen(bars=session.close_when_idle))
+
+
+@app.command()
+@_command
+def up(  # noqa: PLR0913
+    project: ProjectOption,
+    raw: Annotated[
+        Path | None,
+        typer.Option(help="EPU session folder to watch. Needed the first time."),
+    ] = None,
+    gain: GainOption = None,
+    particle_diameter: DiameterOption = None,
+    workers: WorkersOption = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a running Dask scheduler.")
+    ] = None,
+    settle: Annotated[
+        float | None, typer.Option(help="Seconds a file must stay unchanged [default: 2].")
+    ] = None,
+    pixel_size: PixelOption = None,
+    dose: DoseOption = None,
+    settings: SetOption = None,
+) -> int:
+    """Process a running session, in the foreground, until Ctrl-C.
+
+    Started again with the same project, it goes on where it was.
+    """
+    changes = {
+        "gain": gain,
+        "particle_diameter_A": particle_diameter,
+        "workers": workers,
+        "scheduler": scheduler,
+        "settle_s": settle,
+        "pixel_size_A": pixel_size,
+        "dose_e_A2": dose,
+        "close_when_idle": False,
+    }
+    _run(project, raw, changes, settings)
+    return 0
+
+
+@app.command()
+@_command
+def process(  # noqa: PLR0913
+    folder: Annotated[Path, typer.Argument(help="EPU session folder, already on disk.")],
+    project: ProjectOption,
+    gain: GainOption = None,
+    particle_diameter: DiameterOption = None,
+    workers: WorkersOption = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a running Dask scheduler.")
+    ] = None,
+    pixel_size: PixelOption = None,
+    dose: DoseOption = None,
+    settings: SetOption = None,
+) -> int:
+    """Process a session that is already on disk, then exit.
+
+    Interrupted and started again, it goes on where it was. Exit code 0 also when movies were
+    refused: the last line counts them.
+    """
+    from services.screen import totals_line
+
+    changes = {
+        "gain": gain,
+        "particle_diameter_A": particle_diameter,
+        "workers": workers,
+        "scheduler": scheduler,
+        "pixel_size_A": pixel_size,
+        "dose_e_A2": dose,
+        "close_when_idle": True,
+        # Nothing is being written any more: what is incomplete now stays so.
+        "settle_s": 0.5,
+        "stuck_s": 3.0,
+        "metadata_wait_s": 3.0,
+    }
+    ledger = _run(project, folder, changes, settings)
+    for line in stories.not_done_lines(ledger):
+        typer.echo(line)
+    typer.echo(totals_line(ledger))
+    return 0 if ledger.settled() else 1
+
+
+@app.command()
+@_command
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path(
+        "demo-session"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the simulated microscope.")] = 1,
+    recipe: Annotated[str, typer.Option(help="Recipe of the simulated session.")] = "demo",
+    workers: WorkersOption = None,
+) -> int:
+    """Simulate a session and process it live, end to end; ends with a ledger and a report."""
+    from services.demo import run_demo
+
+    return run_demo(out, recipe, seed, workers)
+
+
+@simulate_app.command("session")
+@_command
+def simulate_session_command(
+    out: Annotated[Path, typer.Option(help="Session folder to write.")],
+    recipe: Annotated[str, typer.Option(help="Name of a shipped recipe, or a TOML file.")] = "demo",
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 1,
+    fast: Annotated[bool, typer.Option("--fast", help="As fast as possible, no pace.")] = False,
+) -> int:
+    """Write a simulated EPU session at the pace of a microscope, with its truth beside it."""
+    from services.demo import simulate
+
+    simulate(out, recipe, seed, realtime=not fast)
+    return 0
+
+
+@app.command()
+@_command
+def status(project: ProjectOption, as_json: JsonOption = False) -> int:
+    """Show the ledger: every movie done, refused or pending, and why."""
+    ledger = _ledger(project)
+    if as_json:
+        typer.echo(json.dumps(ledger.as_json(), indent=1))
+    else:
+        for line in stories.status_lines(ledger):
+            typer.echo(line)
+    return 0
+
+
+@app.command()
+@_command
+def why(
+    movie: Annotated[str, typer.Argument(help="Movie name, or a part of it.")],
+    project: ProjectOption,
+    as_json: JsonOption = False,
+) -> int:
+    """Tell the story of one movie: what happened to it, and what it waits for."""
+    ledger = _ledger(project)
+    found = ledger.find(movie)
+    if len(found) != 1:
+        few = "".join(f"\n  {name}" for name in found[:20])
+        count = f"{len(found)} movies match" if found else "no movie matches"
+        typer.echo(f"{count} {movie!r}{':' if found else ''}{few}", err=True)
+        return 1
+    if as_json:
+        typer.echo(json.dumps(stories.story_json(ledger, found[0]), indent=1))
+    else:
+        for line in stories.story_lines(ledger, found[0]):
+            typer.echo(line)
+    return 0
+
+
+@app.command()
+@_command
+def tail(
+    project: ProjectOption,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="Lines to begin with.")] = 20,
+) -> int:
+    """Show the log lines of all services, merged by time."""
+    layout = _layout(project)
+    shown = stories.LogTail(layout.logs)
+    for line in shown.last(lines):
+        typer.echo(line)
+    try:
+        while follow:
+            for line in shown.new():
+                typer.echo(line)
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+@app.command()
+@_command
+def report(
+    project: ProjectOption,
+    out: Annotated[Path | None, typer.Option(help="HTML file [default: P/report.html].")] = None,
+) -> int:
+    """Write a one-file HTML report: ledger, drift, CTF, particles, thumbnails."""
+    from services.demo import make_report
+
+    typer.echo(str(make_report(_layout(project), out)))
+    return 0
+
+
+@keys_app.command("new")
+@_command
+def keys_new(
+    name: Annotated[str, typer.Argument(help="Name of the key pair.")],
+    folder: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path("keys"),
+) -> int:
+    """Make a CURVE key pair; the secret file is readable by its owner alone."""
+    from services.kit.keys import new_pair
+
+    for path in new_pair(folder, name):
+        typer.echo(str(path))
+    return 0
+
+
+def _layout(project: Path) -> Layout:
+    layout = Layout(project)
+    sessions.load(layout)  # says what to do when there is no session
+    return layout
+
+
+def _ledger(project: Path) -> Ledger:
+    ledger = Ledger(_layout(project))
+    ledger.update()
+    return ledger
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

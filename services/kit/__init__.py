@@ -1,0 +1,1 @@
+"""What every service stands on: journal, bus, host, runner, configuration, errors, logs."""

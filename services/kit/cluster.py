@@ -1,0 +1,76 @@
+"""The default cluster: a Dask scheduler and single-threaded workers on this host.
+
+One thread a worker: per-movie tasks are independent, so processes scale better than threads, and a
+movie that crashes its worker takes nothing else with it. Source: architecture.md section 6.
+"""
+
+import logging
+import os
+import signal
+import threading
+
+import dask.config
+import msgspec
+from distributed import LocalCluster
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from services.kit.logs import Log
+from services.kit.paths import Layout, atomic_write
+from services.kit.runner import ClusterFile
+from services.kit.work import prepare_worker, sweep
+
+# Workers that do not end in this time die when this process does: they watch it.
+CLOSE_S = 1.5
+
+SETTINGS = {
+    # A dead worker is told to us at once; repeating is our decision, with a count that survives.
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.worker.daemon": True,
+    "distributed.admin.tick.limit": "30s",
+    "distributed.comm.timeouts.connect": "15s",
+    "distributed.worker.profile.enabled": False,
+}
+
+
+class Prepare(WorkerPlugin):
+    """Loads what every task needs before the first task is there."""
+
+    name = "coldstream-prepare"
+
+    def setup(self, worker: object) -> None:
+        """Run on each worker when it starts, and again when it is restarted."""
+        prepare_worker()
+
+
+def run_cluster(layout: Layout, workers: int, memory_limit: str, log: Log) -> None:
+    """Run scheduler and workers until SIGTERM or SIGINT; their address is in the cluster file."""
+    layout.make()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    layout.cluster_file.unlink(missing_ok=True)
+    sweep(layout)
+    # Dask's own lines are for Dask's developers; what matters comes through the services.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with dask.config.set(SETTINGS):
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="",
+            memory_limit=memory_limit,
+            worker_class="distributed.Nanny",
+            silence_logs=logging.CRITICAL,
+        )
+        with cluster, cluster.get_client() as client:
+            client.register_plugin(Prepare())
+            content = ClusterFile(cluster.scheduler_address, os.getpid(), workers)
+            atomic_write(layout.cluster_file, msgspec.json.encode(content))
+            log.line("cluster.ready", workers=workers, address=cluster.scheduler_address)
+            while not stop.wait(1.0):
+                pass
+            layout.cluster_file.unlink(missing_ok=True)
+            cluster.close(timeout=CLOSE_S)
+    log.line("cluster.stopped")

@@ -1,0 +1,380 @@
+"""A Scheme at work: events move its passes, its job nodes want tasks, its operators decide.
+
+Shared by the services that run a Scheme. A pass carries movies through the graph; at a job node it
+waits until each of its movies is decided there (has a result, or is refused) and then goes on with
+those that have results. Which tasks are wanted follows from where the passes are.
+Source: architecture.md section 1, schemes.md sections 6, 14 and 15.
+"""
+
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from schemer import machine
+from schemer.scheme import Scheme
+from services.kit.errors import Code
+from services.kit.events import (
+    Body,
+    JobStarted,
+    MicrographRefused,
+    OpticsGrouped,
+    ResultsOutdated,
+    SchemeMoved,
+    SettingsApplied,
+)
+from services.kit.host import Arrived, Failed, Finished, Paused, Started, Ticked
+from services.kit.work import Task
+
+# How many moves one event may record: bounds its size.
+MOVES = 500
+
+
+class JobMade(NamedTuple):
+    """Stimulus: a job node has its folder in the project."""
+
+    node: str
+    process: str
+    label: str
+
+
+class FlowState(msgspec.Struct, kw_only=True):
+    """What every Scheme service knows; movies are named by their identity."""
+
+    machine: machine.State
+    optics: dict[int, OpticsGrouped] = {}
+    pool: dict[str, None] = {}  # movies in no pass that have not gone all the way
+    pass_of: dict[str, int] = {}
+    at_node: dict[int, str] = {}  # pass -> node it was last accounted at
+    items_of: dict[int, list[str]] = {}  # pass -> movies it was last accounted with
+    inside: dict[str, dict[str, None]] = {}  # node -> movies undecided there, first come first
+    left: dict[int, int] = {}  # pass -> how many of its movies are undecided at its node
+    refused: dict[str, MicrographRefused] = {}
+    through: dict[str, None] = {}  # movies that have gone all the way
+    settings: str = ""
+
+
+S = TypeVar("S", bound=FlowState)
+
+
+class Flow:
+    """Base of the Scheme services; a subclass says what happens at each node.
+
+    Parameters
+    ----------
+    scheme
+        The Scheme.
+    world
+        What operators may ask of the outside.
+    settings
+        Digest of all settings that influence results.
+    make_job
+        Gives a node its folder in the project; returns (process, label). Called again after a
+        crash, it returns the same folder.
+    """
+
+    name: str
+    task_nodes: tuple[str, ...]  # in the order of the graph
+    instant_nodes: tuple[str, ...]
+    last_node: str  # a movie decided here has gone all the way
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        world: Any,
+        settings: str,
+        make_job: Callable[[Any, str], tuple[str, str]],
+    ):
+        self.scheme, self.world, self.settings = scheme, world, settings
+        self._make_job = make_job
+
+    # ---- what a subclass provides
+
+    def has_result(self, state: Any, node: str, movie: str) -> bool:
+        """Say whether a movie has its result at a node."""
+        raise NotImplementedError(node)
+
+    def outdated(self, state: Any) -> Iterator[ResultsOutdated]:
+        """Yield what the present settings make due again."""
+        raise NotImplementedError
+
+    def task(self, state: Any, node: str, movie: str) -> Task:
+        """Return the task that decides a movie at a node."""
+        raise NotImplementedError(node)
+
+    def accept(self, state: Any, done: Finished) -> Body:
+        """Return the event that a delivered result leads to."""
+        raise NotImplementedError(done.task.stage)
+
+    def instant(self, state: Any, node: str, movie: str) -> Iterator[Body]:
+        """Decide a movie at a node that needs no task."""
+        raise NotImplementedError(node)
+
+    def arrived(self, state: Any, body: Body) -> Iterator[Body]:
+        """Take over an event of another service."""
+        raise NotImplementedError
+
+    def fold(self, state: Any, body: Body) -> tuple[str, str] | None:
+        """Fold an event of the subclass; return (node, movie) when it decides a movie there."""
+        raise NotImplementedError
+
+    def rows(self, state: Any) -> Mapping[str, int]:
+        """Return the row counts of tables that operators ask about: path -> rows."""
+        return {}
+
+    # ---- fold
+
+    def apply(self, state: Any, body: Body, at: float) -> None:
+        """Fold one own event."""
+        match body:
+            case SchemeMoved():
+                self._apply_moves(state, body.moves)
+            case MicrographRefused():
+                state.refused[body.movie] = body
+                self._decided(state, body.stage, body.movie)
+            case OpticsGrouped():
+                state.optics[body.optics_group] = body
+            case SettingsApplied():
+                state.settings = body.digest
+            case JobStarted():
+                pass  # the moves that follow it carry the job row
+            case _:
+                decided = self.fold(state, body)
+                if decided is not None:
+                    self._decided(state, *decided)
+
+    def again(self, state: Any, movie: str) -> None:
+        """Put a movie back to the start: it goes with the next pass."""
+        state.refused.pop(movie, None)
+        state.through.pop(movie, None)
+        if movie not in state.pass_of:
+            state.pool[movie] = None
+
+    def _decided(self, state: Any, node: str, movie: str) -> None:
+        if state.inside.get(node, {}).pop(movie, 0) is None:
+            state.left[state.pass_of[movie]] -= 1
+
+    def _apply_moves(self, state: Any, moves: Iterable[tuple[str, ...]]) -> None:
+        touched: dict[int, None] = {}
+        for move in moves:
+            machine.apply(state.machine, move)
+            match move:
+                case ("pass", number, _, *movies):
+                    for movie in movies:
+                        state.pass_of[movie] = int(number)
+                    state.items_of[int(number)] = list(movies)
+                    touched[int(number)] = None
+                case ("goto" | "items" | "end", number, *_):
+                    touched[int(number)] = None
+        ended_first = sorted(touched, key=lambda number: number in state.machine.passes)
+        for number in ended_first:
+            self._account(state, number)
+
+    def _account(self, state: Any, number: int) -> None:
+        """Bring the indices of one pass in line with where the machine has it."""
+        there = state.machine.passes.get(number)
+        movies = list(there.items) if there is not None else []
+        gone = set(state.items_of.get(number, ())) - set(movies)
+        for movie in [m for m in state.items_of.get(number, ()) if m in gone]:
+            self._leave(state, movie, number)
+        if there is None:
+            for index in (state.at_node, state.left, state.items_of):
+                index.pop(number, None)
+            return
+        state.items_of[number] = movies
+        for movie in movies:  # also those that came over from a pass that was merged into this
+            state.pool.pop(movie, None)
+            state.pass_of[movie] = number
+        if state.at_node.get(number) == there.node:
+            return
+        state.at_node[number] = there.node
+        undecided = [m for m in movies if not self._is_decided(state, there.node, m)]
+        state.inside.setdefault(there.node, {}).update(dict.fromkeys(undecided))
+        state.left[number] = len(undecided)
+
+    def _leave(self, state: Any, movie: str, number: int) -> None:
+        del state.pass_of[movie]
+        node = state.at_node.get(number, "")
+        if state.inside.get(node, {}).pop(movie, 0) is None:
+            state.left[number] -= 1
+        if movie in state.refused:
+            return
+        if self.has_result(state, self.last_node, movie):
+            state.through[movie] = None
+        else:
+            state.pool[movie] = None
+
+    def _is_decided(self, state: Any, node: str, movie: str) -> bool:
+        return (
+            not self._carries_out(node)
+            or movie in state.refused
+            or self.has_result(state, node, movie)
+        )
+
+    # ---- decide
+
+    def decide(self, state: Any, stimulus: Any) -> Iterator[Body]:
+        """Yield the events a stimulus leads to."""
+        match stimulus:
+            case Arrived():
+                yield from self.arrived(state, stimulus.event.body)
+            case Finished():
+                yield from self._finished(state, stimulus)
+            case Failed():
+                movie, node = stimulus.task.movie, stimulus.task.stage
+                detail = f"{node} of {movie} was given up: {stimulus.story}"
+                yield MicrographRefused(
+                    movie=movie,
+                    stage=node,
+                    code=Code.POISON,
+                    detail=detail[:4000],
+                    attempts=stimulus.attempts,
+                )
+            case JobMade():
+                yield JobStarted(
+                    scheme=self.scheme.name,
+                    node=stimulus.node,
+                    process=stimulus.process,
+                    label=stimulus.label,
+                )
+                started = machine.JobStarted(node=stimulus.node, process=stimulus.process)
+                yield from self._step(state, started)
+            case Started(at):
+                yield from self._started(state)
+                yield from self._advance(state, at)
+            case Ticked(at):
+                yield from self._step(state, machine.Tick(at=at))
+            case Paused(at):
+                yield from self._advance(state, at)
+
+    def _finished(self, state: Any, done: Finished) -> Iterator[Body]:
+        movie, node = done.task.movie, done.task.stage
+        if movie not in state.inside.get(node, {}):
+            return  # withdrawn in the meantime
+        if done.reply.result is None:
+            yield MicrographRefused(
+                movie=movie, stage=node, code=done.reply.code, detail=done.reply.detail[:4000]
+            )
+        else:
+            yield self.accept(state, done)
+
+    def _started(self, state: Any) -> Iterator[Body]:
+        if state.settings not in ("", self.settings):
+            for body in list(self.outdated(state)):
+                yield from self._take_out(state, body.movies)
+                yield body
+            if state.refused:
+                movies = tuple(state.refused)
+                yield from self._take_out(state, movies)
+                yield ResultsOutdated(stage="refused", movies=movies)
+        yield SettingsApplied(digest=self.settings)
+
+    def _take_out(self, state: Any, movies: Iterable[str]) -> Iterator[Body]:
+        """Take movies out of the passes they are in."""
+        numbers = {state.pass_of[movie] for movie in movies if movie in state.pass_of}
+        out = set(movies)
+        moves = []
+        for number in sorted(numbers):
+            rest = [m for m in state.machine.passes[number].items if m not in out]
+            moves.append(("items", str(number), *rest))
+        yield from self._moved(state, tuple(moves))
+
+    def _advance(self, state: Any, at: float) -> Iterator[Body]:
+        """Start a pass with what waits, and move every pass whose movies are all decided."""
+        while True:
+            moved = False
+            if state.pool and not state.machine.ended:
+                arrived = machine.DataArrived(items=tuple(state.pool), at=at)
+                for body in self._step(state, arrived):
+                    moved = True
+                    yield body
+            for number in list(state.left):
+                for body in self._advance_pass(state, number, at):
+                    moved = True
+                    yield body
+            if not moved:
+                return
+
+    def _advance_pass(self, state: Any, number: int, at: float) -> Iterator[Body]:
+        node = state.at_node[number]
+        if not self._carries_out(node):
+            # Its results are not lost: the movies have gone as far as this version takes them.
+            yield from self._moved(state, (("end", str(number), f"{node} is not carried out"),))
+            return
+        if not state.machine.jobs[node].has_started:
+            return
+        items = state.machine.passes[number].items
+        if node in self.instant_nodes:
+            for movie in items:
+                if not self._is_decided(state, node, movie):
+                    yield from self.instant(state, node, movie)
+        if state.left[number] == 0:
+            kept = tuple(m for m in items if m not in state.refused)
+            yield from self._step(state, machine.JobDone(pass_id=number, items=kept, at=at))
+
+    def _carries_out(self, node: str) -> bool:
+        return node in self.task_nodes or node in self.instant_nodes
+
+    def _is_open(self, state: Any, node: str) -> bool:
+        job = state.machine.jobs.get(node)
+        return job is not None and job.has_started
+
+    def _step(self, state: Any, stimulus: Any) -> Iterator[Body]:
+        self.world.rows = self.rows(state)
+        moves = machine.step(self.scheme, state.machine, stimulus, self.world)
+        yield from self._moved(state, tuple(moves))
+
+    def _moved(self, state: Any, moves: tuple[tuple[str, ...], ...]) -> Iterator[Body]:
+        for start in range(0, len(moves), MOVES):
+            yield SchemeMoved(
+                scheme=self.scheme.name,
+                current_node=state.machine.current_node,
+                moves=moves[start : start + MOVES],
+            )
+
+    # ---- what should be running
+
+    def perform(self, state: Any) -> Iterator[JobMade]:
+        """Give folders to the job nodes that a pass has reached for the first time."""
+        for node in dict.fromkeys(state.at_node.values()):
+            if self._carries_out(node) and not state.machine.jobs[node].has_started:
+                process, label = self._make_job(state, node)
+                yield JobMade(node, process, label)
+
+    def want(self, state: Any, room: int, running: Container[str]) -> list[Task]:
+        """Return up to `room` tasks, later nodes first: what is begun is finished first."""
+        tasks: list[Task] = []
+        for node in reversed(self.task_nodes):
+            if not self._is_open(state, node):
+                continue
+            for movie in state.inside.get(node, {}):
+                if len(tasks) >= room:
+                    return tasks
+                if f"{node}:{movie}" not in running:
+                    tasks.append(self.task(state, node, movie))
+        return tasks
+
+    def still_wanted(self, state: Any, task: Task) -> bool:
+        """Say whether a running task's result would be used."""
+        return task.movie in state.inside.get(task.stage, {})
+
+    def explain(self, body: Body) -> tuple[str, dict[str, object]] | None:
+        """Return the log line of an event that every Scheme service has."""
+        match body:
+            case MicrographRefused():
+                return "WARNING", {
+                    "movie": short(body.movie),
+                    "stage": body.stage,
+                    "code": body.code,
+                    "detail": body.detail,
+                }
+            case ResultsOutdated():
+                return "INFO", {"stage": body.stage, "movies": len(body.movies)}
+            case JobStarted():
+                return "INFO", {"node": body.node, "job": body.process}
+        return None
+
+
+def short(movie: str) -> str:
+    """Return a movie's identity without its folders, as people call it."""
+    return movie.rpartition("/")[2]

@@ -1,0 +1,196 @@
+"""Every movie accounted for: seen = done + refused + pending, for each stage, from the journals.
+
+Source: architecture.md section 3.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+from services.kit.errors import Code, Misuse
+from services.kit.events import (
+    Body,
+    Event,
+    MicrographCtf,
+    MicrographImported,
+    MicrographRefused,
+    MovieImported,
+    MovieRefused,
+    MovieSeen,
+    MovieSettled,
+    ParticlesExtracted,
+    ResultsOutdated,
+    SessionClosed,
+    SessionOpened,
+    SessionReopened,
+    SettingsApplied,
+    WaitStarted,
+)
+from services.kit.journal import Reader
+from services.kit.paths import Layout
+
+STAGES = ("mdcatch", "prep", "proc")
+
+
+class Entry(NamedTuple):
+    """Where one movie stands at one stage."""
+
+    status: str  # pending, done or refused
+    code: str = ""
+    detail: str = ""
+    at: float = 0.0
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How many movies of a stage are where."""
+
+    seen: int
+    done: int
+    refused: int
+    pending: int
+
+
+class Ledger:
+    """A fold of all journals of a project; `update` takes in what is new.
+
+    Parameters
+    ----------
+    layout
+        The project's folders.
+    keep_events
+        Keep the bodies of results, with their times, for a report.
+    """
+
+    def __init__(self, layout: Layout, *, keep_events: bool = False):
+        self._layout = layout
+        self._seq = dict.fromkeys(STAGES, 0)
+        self._readers: dict[str, Reader] = {}
+        self.entries: dict[str, dict[str, Entry]] = {stage: {} for stage in STAGES}
+        self.particles: dict[str, int] = {}
+        self.closed: SessionClosed | None = None
+        self.session: SessionOpened | None = None
+        self.events: list[Event] | None = [] if keep_events else None
+        self._started: set[str] = set()
+
+    def update(self) -> bool:
+        """Take in new events; return whether there were any."""
+        before = sum(self._seq.values())
+        for stage in STAGES:
+            reader = self._reader(stage)
+            if reader is None:
+                continue
+            for event in reader.read(self._seq[stage] + 1):
+                self._take(stage, event)
+                self._seq[stage] = event.seq
+        return sum(self._seq.values()) > before
+
+    def _reader(self, stage: str) -> Reader | None:
+        if stage not in self._readers:
+            path = self._layout.journal(stage)
+            if not path.exists():
+                return None
+            try:
+                self._readers[stage] = Reader(path)
+            except Misuse:
+                return None  # its service is just making it
+        return self._readers[stage]
+
+    def _take(self, stage: str, event: Event) -> None:
+        body, at, entries = event.body, event.at, self.entries[stage]
+        if self.events is not None:
+            self.events.append(event)
+        match body:
+            case MovieSeen():
+                entries[body.movie] = Entry("pending", Code.SETTLING, "the file is settling", at)
+            case MovieImported() | MicrographImported():
+                entries[body.movie] = Entry("pending", "", "waits for its turn", at)
+            case WaitStarted() if body.subject in entries:
+                entries[body.subject] = Entry("pending", body.code, body.detail, at)
+            case MovieRefused() | MicrographRefused():
+                entries[body.movie] = Entry("refused", body.code, body.detail, at)
+            case MovieSettled() | MicrographCtf() | ParticlesExtracted():
+                entries[body.movie] = Entry("done", at=at)
+            case ResultsOutdated():
+                for movie in body.movies:
+                    entries[movie] = Entry("pending", "", "settings changed: due again", at)
+            case _:
+                self._take_session(stage, body)
+        if isinstance(body, ParticlesExtracted):
+            self.particles[body.movie] = body.n_particles
+
+    def _take_session(self, stage: str, body: Body) -> None:
+        match body:
+            case SessionOpened():
+                self.session = body
+            case SessionReopened():
+                self.closed = None
+            case SettingsApplied():
+                self._started.add(stage)
+            case SessionClosed():
+                self.closed = body
+
+    def counts(self, stage: str) -> Counts:
+        """Return the counts of a stage."""
+        statuses = [entry.status for entry in self.entries[stage].values()]
+        done, refused = statuses.count("done"), statuses.count("refused")
+        return Counts(len(statuses), done, refused, len(statuses) - done - refused)
+
+    def not_done(self) -> list[tuple[str, str, Entry]]:
+        """Return (stage, movie, entry) of all that is refused or pending, in order."""
+        return [
+            (stage, movie, entry)
+            for stage in STAGES
+            for movie, entry in sorted(self.entries[stage].items())
+            if entry.status != "done"
+        ]
+
+    def settled(self) -> bool:
+        """Say whether the session is closed and every movie has gone as far as it can."""
+        return self.closed is not None and self._started >= {"prep", "proc"} and self.at_rest()
+
+    def expect_start(self) -> None:
+        """Take in what there is; from now on `settled` waits for the services to start again."""
+        self.update()
+        self.closed = None
+        self._started.clear()
+
+    def at_rest(self) -> bool:
+        """Say whether no movie is under way: each is done, refused, or waits for a file."""
+        mdcatch, prep, proc = (self.counts(stage) for stage in STAGES)
+        settling = any(e.code == Code.SETTLING for e in self.entries["mdcatch"].values())
+        return (
+            not settling
+            and prep.seen == mdcatch.done
+            and prep.pending == 0
+            and proc.seen == prep.done
+            and proc.pending == 0
+        )
+
+    def find(self, text: str) -> list[str]:
+        """Return the movies whose identity contains `text`."""
+        movies = dict.fromkeys(m for stage in STAGES for m in self.entries[stage])
+        exact = [m for m in movies if m == text or m.rpartition("/")[2] == text]
+        return exact or [m for m in movies if text in m]
+
+    def story(self, movie: str) -> list[Event]:
+        """Return all events about a movie, in the order of their times."""
+        events = [e for s in STAGES if (r := self._reader(s)) for e in r.about(movie)]
+        return sorted(events, key=lambda e: (e.at, STAGES.index(e.producer), e.seq))
+
+    def as_json(self) -> dict[str, object]:
+        """Return the whole ledger in plain types, the same for the same outcome."""
+        return {
+            "session": self.session.name if self.session else None,
+            "closed": self.closed is not None,
+            "particles": sum(self.particles.values()),
+            "stages": {s: msgspec.to_builtins(self.counts(s)) for s in STAGES},
+            "not_done": [
+                {"stage": s, "movie": m, "status": e.status, "code": e.code, "detail": e.detail}
+                for s, m, e in self.not_done()
+            ],
+        }
+
+    def close(self) -> None:
+        """Close the journals."""
+        for reader in self._readers.values():
+            reader.close()

@@ -1,0 +1,92 @@
+"""Where everything of a project is: one place that knows the layout of `.coldstream/`."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from algorithms.formats.atomic import atomic_write, sync_folder
+from services.kit.errors import Misuse
+
+__all__ = ["NETWORK_FILE_SYSTEMS", "Layout", "atomic_write", "refuse_network_file_system"]
+__all__ += ["file_system_of", "sync_folder"]
+
+# SQLite's locks and write order are not reliable on these (reliability.md W38).
+NETWORK_FILE_SYSTEMS = frozenset(
+    "nfs nfs3 nfs4 cifs smb3 smbfs lustre beegfs gpfs afs ceph glusterfs 9p sshfs".split()
+)
+
+
+class Layout:
+    """The folders of one project.
+
+    Parameters
+    ----------
+    project
+        Root of the RELION project.
+    """
+
+    def __init__(self, project: str | os.PathLike[str]):
+        self.project = Path(project).absolute()
+        self.hidden = self.project / ".coldstream"
+        self.journals = self.hidden / "journal"
+        self.snapshots = self.hidden / "snapshot"
+        self.logs = self.hidden / "log"
+        self.done = self.hidden / "done"
+        self.tmp = self.hidden / "tmp"
+        self.session_file = self.hidden / "session.json"
+        self.cluster_file = self.hidden / "cluster.json"
+
+    def make(self) -> None:
+        """Create the folders that are missing."""
+        for folder in (self.journals, self.snapshots, self.logs, self.done, self.tmp):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @property
+    def sockets(self) -> Path:
+        """Folder of the ipc sockets; short, because a socket path may have 107 bytes at most."""
+        base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/coldstream-{os.getuid()}"  # noqa: S108
+        name = hashlib.sha256(os.fsencode(self.project)).hexdigest()[:12]
+        return Path(base) / "coldstream" / name
+
+    def journal(self, producer: str) -> Path:
+        """Return the journal file of a producer."""
+        return self.journals / f"{producer}.sqlite"
+
+    def bell(self, producer: str) -> str:
+        """Return the doorbell endpoint of a producer."""
+        return f"ipc://{self.sockets}/{producer}.bell"
+
+    def desk(self, producer: str) -> str:
+        """Return the fetch endpoint of a producer."""
+        return f"ipc://{self.sockets}/{producer}.desk"
+
+
+def file_system_of(path: Path, mounts: str) -> tuple[str, str]:
+    """Return (mount point, file system type) of a path, given the text of /proc/mounts."""
+    best = ("/", "unknown")
+    target = str(path.resolve())
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        point = fields[1].encode().decode("unicode_escape")
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and (len(point) >= len(best[0]) or best[1] == "unknown"):
+            best = (point, fields[2])
+    return best
+
+
+def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:
+    """Raise Misuse when `path` is on a file system that cannot hold a journal."""
+    if mounts is None:
+        try:
+            mounts = Path("/proc/mounts").read_text()
+        except OSError:
+            return  # not Linux: nothing known, nothing claimed
+    point, kind = file_system_of(path, mounts)
+    if kind in NETWORK_FILE_SYSTEMS or kind.startswith("fuse."):
+        raise Misuse(
+            f"the journal {path} would be on a network file system ({kind}, mounted at {point}), "
+            "where SQLite cannot keep its promises; put the project on a local disk"
+        )

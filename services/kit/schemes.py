@@ -1,0 +1,130 @@
+"""A Scheme in its project: job options as they apply, job folders, and `scheme.star` on disk."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from algorithms.formats.atomic import atomic_write
+from schemer import starfile
+from schemer.jobs import JobFile, find
+from schemer.machine import State
+from schemer.project import Project
+from schemer.resolve import fill_options
+from schemer.scheme import Scheme
+from schemer.world import ProjectWorld
+from services.kit.faults import crash_point
+from services.kit.options import Options
+
+# Values that a service fills in from the data when a job is made: option -> text.
+Measured = Callable[[Any, str], Mapping[str, str]]
+
+
+class ViewWorld:
+    """The project folder, with our own tables counted from the state instead of from disk.
+
+    A view on disk may lag behind the state by its writing interval; what operators ask about it
+    has to be right at once.
+
+    Parameters
+    ----------
+    project
+        Root of the RELION project.
+    """
+
+    def __init__(self, project: Path):
+        self._disk = ProjectWorld(project)
+        self.rows: Mapping[str, int] = {}
+
+    def file_exists(self, path: str) -> bool:
+        """Return whether a file is there, or is a view that has rows."""
+        return self.rows.get(path, 0) > 0 or self._disk.file_exists(path)
+
+    def count_images(self, path: str, table: str) -> int:
+        """Return the number of rows of a table."""
+        known = self.rows.get(path)
+        return self._disk.count_images(path, table) if known is None else known
+
+    def column(self, path: str, table: str, label: str) -> Sequence[str]:
+        """Return the values of a column."""
+        return self._disk.column(path, table, label)
+
+    def glob(self, pattern: str) -> Sequence[str]:
+        """Return the paths that match."""
+        return self._disk.glob(pattern)
+
+    def job_table(self, scheme: str) -> Mapping[str, str] | None:
+        """Return another Scheme's job names."""
+        return self._disk.job_table(scheme)
+
+
+class SchemeShell:
+    """What a service asks of its Scheme's folder.
+
+    Parameters
+    ----------
+    project
+        Root of the RELION project.
+    name
+        Scheme name, `prep` or `proc`.
+    measured
+        Option values that the service fills in when a job is made, for people to read.
+    """
+
+    def __init__(self, project: Path, name: str, measured: Measured):
+        self.project = project
+        self.folder = project / "Schemes" / name
+        self.scheme: Scheme = starfile.load(self.folder)
+        self.world = ViewWorld(project)
+        self._relion = Project(project)
+        self._measured = measured
+        self._files = {
+            job: JobFile.load(self.folder / job / "job.star") for job in self.scheme.jobs
+        }
+        self._filled: dict[tuple[str, tuple[str, ...]], Options] = {}
+
+    def digest(self, *more: str) -> str:
+        """Return a digest of all job options and of `more`: changes when any setting does."""
+        digest = hashlib.sha256()
+        for job, file in sorted(self._files.items()):
+            digest.update(repr((job, file.label, sorted(file.options.items()))).encode())
+        digest.update(repr(more).encode())
+        return digest.hexdigest()
+
+    def options(self, state: Any, node: str) -> Options:
+        """Return the options of a job node: variables substituted, paths resolved."""
+        machine: State = state.machine
+        key = (node, tuple(row.current_name for row in machine.jobs.values()))
+        if key not in self._filled:
+            file = self._files[node]
+            filled = fill_options(
+                file.options,
+                find(file.label).kinds,
+                self.scheme.name,
+                machine,
+                self.world,
+            )
+            self._filled[key] = Options(f"{self.scheme.name}{node}", filled)
+        return self._filled[key]
+
+    def make_job(self, state: Any, node: str) -> tuple[str, str]:
+        """Return (process, label) of a node's job, made or found after a crash."""
+        crash_point("before-job-folder")
+        file = self._files[node]
+        kind = find(file.label)
+        options = {**self.options(state, node).values, **self._measured(state, node)}
+        complete, _ = kind.complete(options)
+        label = kind.process_label(complete, file.label)
+        outputs = [o for o in kind.output_nodes(complete) if not o[0].endswith(".pdf")]
+        process = self._relion.create_job(
+            self.scheme.name, node, label, complete, kind.input_nodes(complete), outputs
+        )
+        self._relion.set_status(process, "Running", command=f"coldstream {self.scheme.name}{node}")
+        crash_point("after-job-folder-before-commit")
+        return process, label
+
+
+def write_scheme(project: Path, scheme: Scheme, state: State) -> None:
+    """Write `scheme.star` as the machine stands, for people, RELION and other Schemes."""
+    text = starfile.dump(scheme, state)
+    atomic_write(project / scheme.name / "scheme.star", text, durable=False)

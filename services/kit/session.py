@@ -1,0 +1,81 @@
+"""What a session was set up with: one file, written once by the command line, read by services."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from services.kit.errors import Misuse
+from services.kit.paths import Layout, atomic_write
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of one session; every field can be changed by starting again with another."""
+
+    name: str
+    raw: str  # absolute path of the watched folder
+    gain: str | None = None
+    particle_diameter_A: Annotated[float, Meta(gt=0, le=100_000)] | None = None
+    settle_s: Annotated[float, Meta(ge=0, le=3600)] = 2.0
+    poll_s: Annotated[float, Meta(gt=0, le=600)] = 0.5
+    stuck_s: Annotated[float, Meta(ge=0, le=1e6)] = 900.0
+    metadata_wait_s: Annotated[float, Meta(ge=0, le=1e6)] = 60.0
+    pixel_size_A: Annotated[float, Meta(gt=0, le=100)] | None = None
+    voltage_kV: Annotated[float, Meta(ge=10, le=1500)] | None = None
+    spherical_aberration_mm: Annotated[float, Meta(ge=0, le=20)] | None = None
+    amplitude_contrast: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    dose_e_A2: Annotated[float, Meta(gt=0, le=10_000)] | None = None
+    workers: Annotated[int, Meta(ge=1, le=1024)] = 1
+    worker_memory: str = "auto"
+    scheduler: str | None = None
+    close_when_idle: bool = False
+    settings: dict[str, str] = {}  # prep__motioncorr__bin_factor = "2", as in relion_it
+
+
+def default_workers() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def save(layout: Layout, session: Session) -> None:
+    """Write the session file."""
+    atomic_write(layout.session_file, msgspec.json.format(msgspec.json.encode(session)))
+
+
+def load(layout: Layout) -> Session:
+    """Return the session of a project.
+
+    Raises
+    ------
+    Misuse
+        There is none, or the file is not valid; the message names the field.
+    """
+    try:
+        return msgspec.json.decode(layout.session_file.read_bytes(), type=Session)
+    except FileNotFoundError:
+        raise Misuse(
+            f"{layout.project} has no coldstream session; start one with "
+            "`coldstream up --project P --raw FOLDER`"
+        ) from None
+    except msgspec.MsgspecError as error:
+        raise Misuse(f"{layout.session_file}: {error}") from error
+
+
+def check_raw(raw: Path, project: Path) -> Path:
+    """Return the absolute raw folder; refuse what cannot be one.
+
+    Raises
+    ------
+    Misuse
+        It is missing, not a folder, the file system's root, or inside the project.
+    """
+    raw = raw.absolute()
+    if not raw.is_dir():
+        raise Misuse(f"--raw {raw} is not a folder: give the EPU session folder")
+    if raw == Path("/"):
+        raise Misuse("--raw / would watch the whole machine: give the EPU session folder")
+    if raw.resolve().is_relative_to(project.resolve()) or project.resolve() == raw.resolve():
+        raise Misuse(f"--raw {raw} lies inside the project {project}: keep them apart")
+    return raw

@@ -1,0 +1,1 @@
+"""Movies become micrographs with a fitted CTF: the prep Scheme."""

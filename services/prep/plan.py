@@ -1,0 +1,99 @@
+"""From a movie and the options of a job node to the request of its task.
+
+Option names are RELION's (schemes.md section 14); what the microscope recorded with the movie
+(pixel, voltage, dose) is taken from the movie, not typed in.
+"""
+
+from pathlib import PurePosixPath
+
+from schemer.machine import State
+from services.kit.events import MicrographCorrected, MovieSettled
+from services.kit.options import Options
+from services.prep.requests import CtfRequest, MotionRequest
+
+
+def movie_path(settled: MovieSettled) -> str:
+    """Return the movie's name in the RELION project."""
+    return f"Movies/{settled.path}"
+
+
+def output_root(process: str, path: str) -> str:
+    """Return the path, without suffix, of what a job makes from `path`.
+
+    The input path is kept below the job folder; dots before the suffix become underscores
+    (preprocessing.md 2.11).
+    """
+    inside = PurePosixPath(path)
+    if len(inside.parts) > 2 and inside.parts[1].startswith("job"):
+        inside = PurePosixPath(*inside.parts[2:])
+    return process + str(inside.with_suffix("")).replace(".", "_")
+
+
+def gain_of(settled: MovieSettled, options: Options) -> str | None:
+    """Return the gain reference of a movie: the job's option, else what was found beside it."""
+    typed = options.text("fn_gain_ref")
+    if typed:
+        return typed
+    found = settled.gain_path
+    if found is None:
+        return None
+    return found if found.startswith("/") else f"Movies/{found}"
+
+
+def motion_request(settled: MovieSettled, options: Options, machine: State) -> MotionRequest:
+    """Return the motion correction request of a movie."""
+    path = movie_path(settled)
+    gain = gain_of(settled, options)
+    bin_factor = options.number("bin_factor", 1.0, 0.5, 16.0)
+    bfactor = options.number("bfactor", -1.0, -1.0, 1e5)  # -1: from the pixel size
+    return MotionRequest(
+        movie=settled.movie,
+        movie_path=path,
+        root=output_root(machine.jobs["motioncorr"].current_name, path),
+        gain_path=gain,
+        gain_name=gain,
+        gain_rotation=options.choice("gain_rot"),
+        gain_flip=options.choice("gain_flip"),
+        width_px=settled.width_px,
+        height_px=settled.height_px,
+        n_frames=settled.n_frames,
+        pixel_size_A=settled.pixel_size_A,
+        voltage_kV=settled.voltage_kV,
+        dose_per_frame_e_A2=settled.dose_per_frame_e_A2,
+        pre_exposure_e_A2=options.number("pre_exposure", 0.0, 0.0, 1e4),
+        first_frame=options.whole("first_frame_sum", 1, 1),
+        last_frame=options.whole("last_frame_sum", -1, -1),
+        bin_factor=bin_factor,
+        bfactor_px2=bfactor if bfactor > 0 else None,
+        dose_weighting=options.switch("do_dose_weighting", True),
+        save_nodw=options.switch("do_save_noDW", True),
+        save_ps=options.switch("do_save_ps", True),
+        dose_per_ps_e_A2=options.number("group_for_ps", 4.0, 0.01, 1e4),
+        float16=options.switch("do_float16", True),
+    )
+
+
+def ctf_request(
+    settled: MovieSettled, corrected: MicrographCorrected, options: Options, machine: State
+) -> CtfRequest:
+    """Return the CTF request of a micrograph."""
+    path = movie_path(settled)
+    return CtfRequest(
+        movie=settled.movie,
+        power_spectrum=corrected.power_spectrum,
+        root=output_root(machine.jobs["ctffind"].current_name, path),
+        voltage_kV=settled.voltage_kV,
+        spherical_aberration_mm=settled.spherical_aberration_mm,
+        amplitude_contrast=settled.amplitude_contrast,
+        box_px=options.whole("box", 512, 64, 4096),
+        resolution_min_A=options.number("resmin", 30.0, 1.0, 1000.0),
+        resolution_max_A=options.number("resmax", 5.0, 0.5, 100.0),
+        defocus_min_A=options.number("dfmin", 5000.0, -1e5, 1e6),
+        defocus_max_A=options.number("dfmax", 50000.0, -1e5, 1e6),
+        defocus_step_A=options.number("dfstep", 500.0, 1.0, 1e5),
+        astigmatism_A=options.number("dast", 100.0, 0.0, 1e5),
+        phase_shift=options.switch("do_phaseshift", False),
+        phase_min_deg=options.number("phase_min", 0.0, -360.0, 360.0),
+        phase_max_deg=options.number("phase_max", 180.0, -360.0, 360.0),
+        phase_step_deg=options.number("phase_step", 10.0, 0.1, 180.0),
+    )

@@ -1,0 +1,1 @@
+"""Micrographs become particles: the proc Scheme."""

@@ -1,0 +1,122 @@
+"""From a micrograph and the options of a job node to the request of its task.
+
+Option names are RELION's (schemes.md section 15). Box sizes follow from the particle diameter and
+the micrograph's own pixel (preprocessing.md 5.1) unless the extract job's size was set by hand.
+"""
+
+from typing import NamedTuple
+
+from algorithms.boxes import box_sizes
+from schemer.machine import State
+from services.kit.errors import Misuse
+from services.kit.events import MicrographCtf, ParticlesPicked
+from services.kit.options import Options
+from services.prep.plan import output_root
+from services.proc.requests import ExtractRequest, PickRequest
+
+# What select_mics can select on: RELION's label -> value of a fitted micrograph.
+SELECTABLE = {
+    "rlnCtfMaxResolution": lambda ctf: ctf.max_resolution_A,
+    "rlnCtfFigureOfMerit": lambda ctf: ctf.figure_of_merit,
+    "rlnDefocusU": lambda ctf: ctf.defocus_u_A,
+    "rlnDefocusV": lambda ctf: ctf.defocus_v_A,
+    "rlnCtfAstigmatism": lambda ctf: abs(ctf.defocus_u_A - ctf.defocus_v_A),
+}
+
+
+class Box(NamedTuple):
+    """How particles are cut out and scaled."""
+
+    box_px: int
+    scaled_px: int
+    background_radius_px: int
+
+
+def check_selection(options: Options) -> str:
+    """Return the label that select_mics selects on.
+
+    Raises
+    ------
+    Misuse
+        The label is not one of a fitted micrograph's.
+    """
+    label = options.text("select_label", "rlnCtfMaxResolution")
+    if label not in SELECTABLE:
+        raise Misuse(
+            f"option select_label of {options.job} is {label!r}: it must be one of "
+            + ", ".join(SELECTABLE)
+        )
+    return label
+
+
+def why_not(ctf: MicrographCtf, options: Options) -> str | None:
+    """Return why a micrograph is not selected, or None when it is."""
+    label = check_selection(options)
+    low = options.number("select_minval", -9999.0)
+    high = options.number("select_maxval", 99999.0)
+    value = SELECTABLE[label](ctf)
+    if low <= value <= high:
+        return None
+    return (
+        f"{label} is {value:.4g}, outside {low:g} to {high:g} (select_minval and select_maxval "
+        "of select_mics)"
+    )
+
+
+def box_of(pixel_size_A: float, diameter_A: float, options: Options, *, auto: bool) -> Box:
+    """Return the box for a micrograph's pixel size."""
+    if auto:
+        sizes = box_sizes(pixel_size_A, diameter_A)
+        return Box(sizes.box_px, sizes.scaled_px, sizes.bg_radius_px)
+    box = options.whole("extract_size", 256, 8, 8192)
+    scaled = options.whole("rescale", box, 8, 8192) if options.switch("do_rescale", False) else box
+    diameter = options.whole("bg_diameter", -1)
+    background = 0.75 * box if diameter < 0 else float(diameter)
+    return Box(box, scaled, int(background / 2 * scaled / box))
+
+
+def pick_request(ctf: MicrographCtf, options: Options, machine: State) -> PickRequest:
+    """Return the picking request of a micrograph."""
+    root = output_root(machine.jobs["autopick"].current_name, ctf.micrograph)
+    return PickRequest(
+        movie=ctf.movie,
+        micrograph=ctf.micrograph,
+        coordinates=f"{root}_autopick.star",
+        pixel_size_A=ctf.pixel_size_A,
+        diameter_min_A=options.number("log_diam_min", 150.0, 1.0, 1e5),
+        diameter_max_A=options.number("log_diam_max", 180.0, 1.0, 1e5),
+        max_resolution_A=options.number("log_maxres", 20.0, 1.0, 1e3),
+        adjust_threshold=options.number("log_adjust_thr", 0.0),
+        upper_threshold=options.number("log_upper_thr", 999.0),
+        invert=options.switch("log_invert", False),
+    )
+
+
+def extract_request(
+    ctf: MicrographCtf, picked: ParticlesPicked, options: Options, box: Box, machine: State
+) -> ExtractRequest:
+    """Return the extraction request of a micrograph."""
+    use_minimum = options.switch("do_fom_threshold", False)
+    return ExtractRequest(
+        movie=ctf.movie,
+        micrograph=ctf.micrograph,
+        coordinates=picked.coordinates,
+        root=output_root(machine.jobs["extract"].current_name, ctf.micrograph),
+        optics_group=ctf.optics_group,
+        pixel_size_A=ctf.pixel_size_A,
+        box_px=box.box_px,
+        scaled_px=box.scaled_px,
+        background_radius_px=box.background_radius_px,
+        invert=options.switch("do_invert", True),
+        normalise=options.switch("do_norm", True),
+        white_dust_sigma=options.number("white_dust", -1.0),
+        black_dust_sigma=options.number("black_dust", -1.0),
+        float16=options.switch("do_float16", True),
+        minimum_figure_of_merit=options.number("minimum_pick_fom", 0.0) if use_minimum else None,
+        defocus_u_A=ctf.defocus_u_A,
+        defocus_v_A=ctf.defocus_v_A,
+        defocus_angle_deg=ctf.defocus_angle_deg,
+        phase_shift_deg=ctf.phase_shift_deg,
+        ctf_max_resolution_A=ctf.max_resolution_A,
+        ctf_figure_of_merit=ctf.figure_of_merit,
+    )

@@ -1,0 +1,59 @@
+"""What the proc tasks are asked and what they answer: Structs without any heavy import."""
+
+import msgspec
+
+
+class PickRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Pick particles in one micrograph."""
+
+    movie: str
+    micrograph: str
+    coordinates: str  # output, below the project
+    pixel_size_A: float
+    diameter_min_A: float
+    diameter_max_A: float
+    max_resolution_A: float
+    adjust_threshold: float
+    upper_threshold: float
+    invert: bool
+
+
+class PickResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Picked coordinates."""
+
+    n_particles: int
+    mean_figure_of_merit: float
+
+
+class ExtractRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Extract the particles of one micrograph."""
+
+    movie: str
+    micrograph: str
+    coordinates: str
+    root: str  # outputs are <root>.mrcs and <root>_extract.star
+    optics_group: int
+    pixel_size_A: float
+    box_px: int
+    scaled_px: int
+    background_radius_px: int
+    invert: bool
+    normalise: bool
+    white_dust_sigma: float
+    black_dust_sigma: float
+    float16: bool
+    minimum_figure_of_merit: float | None
+    defocus_u_A: float
+    defocus_v_A: float
+    defocus_angle_deg: float
+    phase_shift_deg: float
+    ctf_max_resolution_A: float
+    ctf_figure_of_merit: float
+
+
+class ExtractResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Extracted particles."""
+
+    n_particles: int
+    box_px: int
+    pixel_size_A: float

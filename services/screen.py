@@ -1,0 +1,96 @@
+"""What stands on the screen while a session runs: log lines that scroll, progress that stays."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from services.kit.ledger import Ledger
+
+_COLOURS = {"WARNING": "yellow", "ERROR": "bold red"}
+_STAGES = {"mdcatch": "movies settled", "prep": "micrographs", "proc": "particles cut out"}
+
+
+def totals_line(ledger: Ledger) -> str:
+    """Return the ledger in one line."""
+    mdcatch, prep, proc = (ledger.counts(stage) for stage in ("mdcatch", "prep", "proc"))
+    refused = sum(c.refused for c in (mdcatch, prep, proc))
+    pending = sum(c.pending for c in (mdcatch, prep, proc))
+    return (
+        f"{mdcatch.seen} movies seen: {proc.done} done, {refused} refused, {pending} pending; "
+        f"{prep.done} with CTF, {sum(ledger.particles.values())} particles"
+    )
+
+
+class Screen:
+    """Shows lines and progress.
+
+    Parameters
+    ----------
+    bars
+        True: a bar for each stage, and only what went wrong as lines (a session on disk). False:
+        every line, and one progress line (a live session).
+    """
+
+    def __init__(self, *, bars: bool):
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._bars = bars
+        columns = (
+            (
+                TextColumn("{task.description:18s}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            if bars
+            else (TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+        )
+        self._progress = Progress(*columns, console=self._console, refresh_per_second=4)
+        names = list(_STAGES) if bars else ["all"]
+        self._tasks = {
+            name: self._progress.add_task(_STAGES.get(name, ""), total=None, note="starting")
+            for name in names
+        }
+
+    def __enter__(self) -> "Screen":
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._progress.stop()
+
+    def line(self, text: str) -> None:
+        """Show a log line above the progress."""
+        words = text.split(" ", 3)
+        level = words[2] if len(words) > 2 else ""
+        if self._bars and level == "INFO":
+            return
+        self._console.print(Text(text, style=_COLOURS.get(level, "")))
+
+    def say(self, text: str) -> None:
+        """Show a sentence of our own."""
+        self._console.print(Text(text))
+
+    def show(self, ledger: Ledger) -> None:
+        """Bring the progress in line with the ledger."""
+        if not self._bars:
+            self._progress.update(self._tasks["all"], note=totals_line(ledger))
+            return
+        total = 0
+        for stage, task in self._tasks.items():
+            counts = ledger.counts(stage)
+            # A stage may still get all that the stage before it has not refused.
+            total = counts.seen if stage == "mdcatch" else total
+            note = f"{counts.refused} refused" if counts.refused else ""
+            ended = counts.done + counts.refused
+            self._progress.update(task, completed=ended, total=total or None, note=note)
+            total -= counts.refused

@@ -1,0 +1,111 @@
+"""Turns a folder into a project: session file, RELION project, Schemes, link to the movies."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from schemer import templates
+from schemer.errors import SchemeError
+from schemer.project import Project
+from services.kit import session as sessions
+from services.kit.errors import Misuse
+from services.kit.paths import Layout, refuse_network_file_system
+from services.kit.session import Session
+
+
+def set_up(
+    project: Path, raw: Path | None, changes: Mapping[str, object], settings: Mapping[str, str]
+) -> tuple[Layout, Session]:
+    """Make or reopen a project; return its layout and session.
+
+    Parameters
+    ----------
+    project
+        Root of the RELION project; made if missing.
+    raw
+        Folder to watch; None goes on with that of the last time.
+    changes
+        Session fields that the command line gives; None leaves what was there.
+    settings
+        Scheme settings in relion_it's form, `prep__motioncorr__bin_factor`.
+
+    Raises
+    ------
+    Misuse
+        Something given cannot be used; the message says what to change.
+    """
+    layout = Layout(project)
+    project.mkdir(parents=True, exist_ok=True)
+    refuse_network_file_system(layout.project)
+    layout.make()
+    session = _session(layout, raw, changes, settings)
+    _link_movies(layout.project, Path(session.raw))
+    Project(layout.project).init()
+    try:
+        for name in ("prep", "proc"):
+            templates.install(layout.project, name, _scheme_settings(session, name))
+    except SchemeError as error:
+        raise Misuse(str(error)) from error
+    sessions.save(layout, session)
+    return layout, session
+
+
+def _session(
+    layout: Layout, raw: Path | None, changes: Mapping[str, object], settings: Mapping[str, str]
+) -> Session:
+    given = {name: value for name, value in changes.items() if value is not None}
+    if raw is not None:
+        given["raw"] = str(sessions.check_raw(raw, layout.project))
+    if layout.session_file.exists():
+        before = sessions.load(layout)
+        if given.get("raw", before.raw) != before.raw:
+            raise Misuse(
+                f"the project {layout.project} belongs to {before.raw}, not to {given['raw']}: "
+                "take another project folder"
+            )
+        fields = {**msgspec.structs.asdict(before), **given}
+    elif raw is None:
+        raise Misuse(f"{layout.project} is a new project: say what to watch with --raw FOLDER")
+    else:
+        fields = {"name": raw.absolute().name, "workers": sessions.default_workers(), **given}
+    fields["settings"] = {**fields.get("settings", {}), **settings}
+    try:
+        return msgspec.convert(fields, Session)
+    except msgspec.ValidationError as error:
+        raise Misuse(f"session settings: {error}") from error
+
+
+def _link_movies(project: Path, raw: Path) -> None:
+    """Make `Movies` lead to the raw folder, as RELION users expect."""
+    link = project / "Movies"
+    if link.is_symlink():
+        if os.readlink(link) != str(raw):
+            raise Misuse(f"{link} leads to {os.readlink(link)}, not to {raw}: remove it first")
+    elif link.exists():
+        raise Misuse(f"{link} is in the way: the raw folder {raw} has to appear under this name")
+    else:
+        link.symlink_to(raw)
+
+
+def _scheme_settings(session: Session, scheme: str) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    diameter = session.particle_diameter_A
+    if diameter is not None:
+        # relion_it's rules: shortest over longest diameter 0.83, mask 1.1 times the diameter.
+        settings |= {
+            "proc__autopick__log_diam_min": f"{diameter / 1.2:g}",
+            "proc__autopick__log_diam_max": f"{diameter:g}",
+            "proc__class2d__particle_diameter": f"{1.1 * diameter:g}",
+            "proc__inimodel3d__particle_diameter": f"{1.1 * diameter:g}",
+            "proc__refine3d__particle_diameter": f"{1.1 * diameter:g}",
+        }
+    settings |= session.settings
+    unknown = [key for key in settings if key.split("__")[0] not in ("prep", "proc")]
+    if unknown:
+        raise Misuse(
+            f"setting {unknown[0]!r}: it must begin with prep__ or proc__, for example "
+            "prep__motioncorr__bin_factor=2"
+        )
+    return {key: value for key, value in settings.items() if key.startswith(f"{scheme}__")}

@@ -1,0 +1,137 @@
+"""The ledger and a movie's story as text: what `status`, `why` and `tail` print."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from services.kit.events import Body, Event, kind_of
+from services.kit.ledger import STAGES, Ledger
+from services.kit.logs import format_value
+
+# Codes that a pending movie waits for; everything else that is pending is on its way.
+_LISTED = 15
+
+
+def status_lines(ledger: Ledger) -> Iterator[str]:
+    """Yield `coldstream status`, made for 80 columns and 24 lines."""
+    if ledger.session is not None:
+        state = "closed" if ledger.closed else "open"
+        yield f"session {ledger.session.name} ({state}), raw {ledger.session.raw}"
+    yield f"{'':10s}{'seen':>8s} = {'done':>8s} + {'refused':>8s} + {'pending':>8s}"
+    for stage in STAGES:
+        counts = ledger.counts(stage)
+        yield (
+            f"{stage:10s}{counts.seen:8d} = {counts.done:8d} + {counts.refused:8d} "
+            f"+ {counts.pending:8d}"
+        )
+    yield f"{sum(ledger.particles.values())} particles from {len(ledger.particles)} micrographs"
+    yield from not_done_lines(ledger, limit=_LISTED)
+
+
+def not_done_lines(ledger: Ledger, limit: int = 1000) -> Iterator[str]:
+    """Yield one line for every movie that is refused or waits for something."""
+    rows = [row for row in ledger.not_done() if row[2].code]
+    for stage, movie, entry in rows[:limit]:
+        name = movie.rpartition("/")[2]
+        yield f"{entry.status} {entry.code} {name} ({stage}): {entry.detail}"
+    if len(rows) > limit:
+        yield f"and {len(rows) - limit} more; `coldstream status --json` lists them all"
+
+
+def story_lines(ledger: Ledger, movie: str) -> Iterator[str]:
+    """Yield `coldstream why MOVIE`."""
+    yield movie
+    for event in ledger.story(movie):
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
+        kind = kind_of(event.body)
+        yield f"  {stamp} {event.producer:8s} {kind:22s} {_facts(event.body)}".rstrip()
+    yield f"  now: {verdict(ledger, movie)}"
+
+
+def verdict(ledger: Ledger, movie: str) -> str:
+    """Return in one sentence where a movie stands."""
+    for stage in reversed(STAGES):
+        entry = ledger.entries[stage].get(movie)
+        if entry is None:
+            continue
+        reason = f" ({entry.code})" if entry.code else ""
+        detail = f": {entry.detail}" if entry.detail else ""
+        if entry.status == "pending":
+            return f"pending in {stage} for {time.time() - entry.at:.0f} s{reason}{detail}"
+        if entry.status == "done" and stage != STAGES[-1]:
+            return f"done in {stage}, on its way to the next service"
+        return f"{entry.status} in {stage}{reason}{detail}"
+    return "unknown"
+
+
+def story_json(ledger: Ledger, movie: str) -> dict[str, object]:
+    """Return `coldstream why MOVIE --json`."""
+    return {
+        "movie": movie,
+        "verdict": verdict(ledger, movie),
+        "events": [_event_json(event) for event in ledger.story(movie)],
+    }
+
+
+def _event_json(event: Event) -> dict[str, object]:
+    return {
+        "at": event.at,
+        "producer": event.producer,
+        "seq": event.seq,
+        "uid": event.uid.hex(),
+        "cause": event.cause.hex() if event.cause else None,
+        **msgspec.to_builtins(event.body),
+    }
+
+
+_SHOWN = (
+    "code detail optics_group n_frames pixel_size_A dose_e_A2 motion_total_px defocus_u_A "
+    "defocus_v_A max_resolution_A n_particles took_s"
+).split()
+
+
+def _facts(body: Body) -> str:
+    pairs = [
+        (name, getattr(body, name))
+        for name in _SHOWN
+        if getattr(body, name, None) not in (None, "")
+    ]
+    return " ".join(f"{name}={format_value(value)}" for name, value in pairs)
+
+
+class LogTail:
+    """The log files of a project, merged by the time at the start of each line.
+
+    Parameters
+    ----------
+    folder
+        Log folder.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._read: dict[Path, int] = {}
+
+    def last(self, count: int) -> list[str]:
+        """Return the last `count` lines."""
+        lines = self.new()
+        return lines[-count:] if count > 0 else []
+
+    def new(self) -> list[str]:
+        """Return the complete lines since the last call."""
+        lines: list[str] = []
+        for path in sorted(self._folder.glob("*.log")):
+            with open(path, "rb") as file:
+                file.seek(self._read.get(path, 0))
+                data = file.read()
+            whole = data.rpartition(b"\n")[0]
+            if whole:
+                self._read[path] = self._read.get(path, 0) + len(whole) + 1
+                lines += whole.decode(errors="replace").split("\n")
+        return sorted(lines, key=_stamp)
+
+
+def _stamp(line: str) -> str:
+    return line.partition(" ")[0]

@@ -1,0 +1,82 @@
+"""Runs a session in the foreground: cluster, mdcatch, prep and proc, until Ctrl-C or until done."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from services.kit.ledger import Ledger
+from services.kit.paths import Layout
+from services.kit.session import Session
+from services.kit.supervisor import Supervisor
+from services.screen import Screen, totals_line
+
+# How often the ledger on the screen is brought up to date.
+LOOK_S = 0.5
+
+
+def commands(layout: Layout, session: Session) -> dict[str, list[str]]:
+    """Return the command line of every process of a session, the cluster first."""
+    python, project = sys.executable, str(layout.project)
+    tail = ["--project", project, "--parent", str(os.getpid())]
+    modules = {"mdcatch": "mdcatch", "prep": "services.prep", "proc": "services.proc"}
+    if session.scheduler is None:
+        modules = {"cluster": "services.kit.cluster_main", **modules}
+    return {name: [python, "-m", module, *tail] for name, module in modules.items()}
+
+
+def run_session(
+    layout: Layout,
+    session: Session,
+    screen: Screen,
+    until: Callable[[Ledger], bool] | None = None,
+) -> Ledger:
+    """Run until Ctrl-C or SIGTERM, until `until`, or with `close_when_idle` until all is done.
+
+    Raises
+    ------
+    Misuse, Fatal
+        A process cannot run; everything is stopped first.
+    """
+    layout.cluster_file.unlink(missing_ok=True)
+    supervisor = Supervisor(commands(layout, session), screen.line)
+    ledger = Ledger(layout)
+    ledger.expect_start()
+    with _stop_signals() as stopped, screen:
+        try:
+            supervisor.start()
+            while not stopped:
+                supervisor.turn(LOOK_S)
+                if ledger.update():
+                    screen.show(ledger)
+                if session.close_when_idle and ledger.settled():
+                    break
+                if until is not None and until(ledger):
+                    break
+        finally:
+            if stopped:
+                screen.say("stopping ...")
+            begun = time.monotonic()
+            supervisor.stop()
+            ledger.update()
+            screen.show(ledger)
+    if stopped:
+        screen.say(f"stopped in {time.monotonic() - begun:.1f} s; {totals_line(ledger)}")
+    return ledger
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM in a list instead of ending at once."""
+    received: list[int] = []
+    before = {
+        number: signal.signal(number, lambda n, _: received.append(n))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
