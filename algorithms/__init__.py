@@ -1,0 +1,1 @@
+"""All numerics: arrays and tensors in, arrays and tensors out; and the formats of the field."""

@@ -40,6 +40,7 @@ from services.kit.errors import Code, Refused
 BUDGET_S = 0.25  # of file work in one poll, so that the host stays alive through a back-log
 SHARE = 20  # an idle poll is followed by this many times its own duration of rest: 5 % of a core
 QUIET_POLLS = 2
+REVIEW_S = 1.0  # between looks at all exposures that are not settled
 LOST_POLL_S = 5.0  # between looks at a root that is not there
 
 
@@ -75,6 +76,9 @@ class EpuSource:
         self._lost = False
         self._scanned = False  # the first scan is over: what comes now is new
         self._quiet = 0
+        self._queue: list[str] = []  # paths still to be looked at, the next one last
+        self._fresh: set[str] = set()  # exposures of which something may be new
+        self._review_at = float("-inf")
 
     def open(self, wake: Callable[[], None]) -> None:
         """Start; `wake` may be called from another thread."""
@@ -211,15 +215,19 @@ class EpuSource:
 
     def _examine(self, now: float, until: float, hurry: bool) -> bool:
         """Look at the files that are due; return False when the budget ran out first."""
-        due = [
-            (name, watch)
-            for name, watch in self._watches.values()
-            if watch.look_at <= now or (hurry and watch.standing is not Standing.COMPLETE)
-        ]
-        for name, watch in due:
+        if hurry or not self._queue:
+            self._queue = [
+                path
+                for path, (_, watch) in reversed(self._watches.items())
+                if watch.look_at <= now or (hurry and watch.standing is not Standing.COMPLETE)
+            ]
+        while self._queue:
             if self._clock() > until:
                 return False
-            self._look(name, watch, now)
+            name, watch = self._watches.get(self._queue.pop(), (None, None))
+            if name is not None and watch is not None:
+                self._look(name, watch, now)
+                self._fresh.add(name.identity)
         return True
 
     def _look(self, name: FileName, watch: FileWatch, now: float) -> None:
@@ -271,22 +279,26 @@ class EpuSource:
     def _report(self, state: State, now: float) -> list[Stimulus]:
         """Say what changed; forget the exposures that are settled."""
         stimuli: list[Stimulus] = []
-        settled = []
-        for identity, exposure in self._exposures.items():
-            entry = state.exposures.get(identity)
+        if now >= self._review_at:  # waits become due without any file changing
+            self._review_at = now + REVIEW_S
+            self._fresh.update(self._exposures)
+        fresh, self._fresh = self._fresh, set()
+        for exposure in filter(None, map(self._exposures.get, sorted(fresh))):
+            entry = state.exposures.get(exposure.identity)
             if entry is not None and entry.status is Status.SETTLED:
-                settled.append(identity)
+                self._forget(exposure)
                 continue
             if exposure.movie is not None:
                 stimuli += self._announce(exposure, exposure.movie.path)
             if exposure.announced:
                 stimuli += self._say(exposure, state, now)
-        for identity in settled:
-            exposure = self._exposures.pop(identity)
-            for watch in (exposure.movie, exposure.metadata):
-                if watch is not None:
-                    self._watches.pop(watch.path, None)
-        return stimuli
+        return sorted(stimuli, key=_acquired)
+
+    def _forget(self, exposure: Exposure) -> None:
+        del self._exposures[exposure.identity]
+        for watch in (exposure.movie, exposure.metadata):
+            if watch is not None:
+                self._watches.pop(watch.path, None)
 
     def _say(self, exposure: Exposure, state: State, now: float) -> list[Stimulus]:
         verdict = judge(exposure, now)
@@ -302,6 +314,7 @@ class EpuSource:
             if ready is None:
                 return []
             stimuli.append(ready)
+            self._fresh.add(exposure.identity)  # the answer stands in the ledger of the next poll
         elif verdict.code is not None:
             kind = Rejected if verdict.status == "refused" else Waits
             stimuli.append(kind(movie=exposure.identity, code=verdict.code, detail=verdict.detail))
@@ -345,3 +358,8 @@ class EpuSource:
         if self._config.close_when_idle and self._quiet == QUIET_POLLS:
             return [Quiet()]
         return []
+
+
+def _acquired(stimulus: Stimulus) -> str:
+    """Sort key: what becomes ready in one poll is told in the order of its acquisition."""
+    return stimulus.image.acquired_at or "" if isinstance(stimulus, Ready) else ""

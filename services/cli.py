@@ -45,7 +45,7 @@ GainOption = Annotated[
 DiameterOption = Annotated[
     float | None, typer.Option(help="Particle diameter in A; box sizes follow from it.")
 ]
-WorkersOption = Annotated[int | None, typer.Option(help="Worker processes [default: cores].")]
+WorkersOption = Annotated[int | None, typer.Option(help="Worker processes (default: cores).")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -119,7 +119,7 @@ def up(  # noqa: PLR0913
         str | None, typer.Option(help="Address of a running Dask scheduler.")
     ] = None,
     settle: Annotated[
-        float | None, typer.Option(help="Seconds a file must stay unchanged [default: 2].")
+        float | None, typer.Option(help="Seconds a file must stay unchanged (default: 2).")
     ] = None,
     pixel_size: PixelOption = None,
     dose: DoseOption = None,
@@ -278,7 +278,7 @@ def tail(
 @_command
 def report(
     project: ProjectOption,
-    out: Annotated[Path | None, typer.Option(help="HTML file [default: P/report.html].")] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML file (default: P/report.html).")] = None,
 ) -> int:
     """Write a one-file HTML report: ledger, drift, CTF, particles, thumbnails."""
     from services.demo import make_report

@@ -45,7 +45,7 @@ def set_up(
     Project(layout.project).init()
     try:
         for name in ("prep", "proc"):
-            templates.install(layout.project, name, _scheme_settings(session, name))
+            templates.install(layout.project, name, _scheme_settings(session))
     except SchemeError as error:
         raise Misuse(str(error)) from error
     sessions.save(layout, session)
@@ -89,7 +89,7 @@ def _link_movies(project: Path, raw: Path) -> None:
         link.symlink_to(raw)
 
 
-def _scheme_settings(session: Session, scheme: str) -> dict[str, str]:
+def _scheme_settings(session: Session) -> dict[str, str]:
     settings: dict[str, str] = {}
     diameter = session.particle_diameter_A
     if diameter is not None:
@@ -102,10 +102,4 @@ def _scheme_settings(session: Session, scheme: str) -> dict[str, str]:
             "proc__refine3d__particle_diameter": f"{1.1 * diameter:g}",
         }
     settings |= session.settings
-    unknown = [key for key in settings if key.split("__")[0] not in ("prep", "proc")]
-    if unknown:
-        raise Misuse(
-            f"setting {unknown[0]!r}: it must begin with prep__ or proc__, for example "
-            "prep__motioncorr__bin_factor=2"
-        )
-    return {key: value for key, value in settings.items() if key.startswith(f"{scheme}__")}
+    return settings

@@ -245,7 +245,9 @@ class _Reader:
         if not table.columns:
             raise self.error("loop_ without labels")
         first = self.at
-        end = next((i for i in range(first, len(self.lines)) if not self.lines[i].strip(_BLANKS)), None)
+        end = next(
+            (i for i in range(first, len(self.lines)) if not self.lines[i].strip(_BLANKS)), None
+        )
         end = len(self.lines) if end is None else end
         for self.at in range(first, end, _BATCH):
             rows = self.rows(self.lines[self.at : min(self.at + _BATCH, end)], len(table.columns))

@@ -7,8 +7,6 @@ space. The movie is never held in floating point.
 Source: preprocessing.md sections 1.5, 1.7 and 2.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +16,7 @@ from algorithms.motion.align import Track, align, low_resolution, plan_band
 from algorithms.motion.defects import Repair, find_hot_pixels, mean_deviation, plan_repair
 from algorithms.motion.dose import DoseWeightedSum, PlainSum
 from algorithms.motion.fixedpattern import checkerboard_variance, pattern_variance
+from algorithms.motion.frames import FrameSource
 from algorithms.motion.spectrum import GroupedAmplitudes, frames_per_group
 from algorithms.motion.types import (
     CorrectedMovie,
@@ -68,61 +67,12 @@ def correct_movie(
     for name, plane in (("gain reference", gain), ("defect map", defects)):
         if plane is not None and plane.shape != shape:
             raise ValueError(f"the {name} is {plane.shape}, the movie {shape} (ny, nx)")
-    frames = _Frames(movie, first, last, options.hold_bytes, device)
+    frames = FrameSource(movie, first, last, options.hold_bytes, device)
     scale = None if gain is None else torch.from_numpy(np.array(gain, np.float32)).to(device)
     repair, hot = _find_defects(frames, scale, defects, options, seed)
     frames.prepare(scale, repair)
     track = _align(frames, options)
     return _sum(frames, track, hot, options)
-
-
-class _Frames:
-    """The used frames of a movie, from memory where it fits, as float32 planes on request.
-
-    The plane that `corrected` gives is one buffer, overwritten by the next frame.
-    """
-
-    def __init__(self, movie: MovieLike, first: int, last: int, hold_bytes: int, device: str):
-        self.device = device
-        self.shape = (movie.ny, movie.nx)
-        self.movie_shape = (movie.n_frames, movie.ny, movie.nx)
-        self.first, self.last, self.n = first, last, last - first
-        self._movie = movie
-        self._hold_bytes = hold_bytes
-        self._held: list[Tensor] | None = None
-        self._buffer = torch.empty(movie.ny, movie.nx, device=device)
-        self._gain: Tensor | None = None
-        self._repair: Repair | None = None
-
-    def native(self) -> Iterator[Tensor]:
-        """Give every frame in its native type, on the device."""
-        if self._held is not None:
-            yield from (frame.to(self.device) for frame in self._held)
-            return
-        held: list[Tensor] = []
-        for index, frame in self._movie.frames():
-            if not self.first <= index < self.last:
-                continue
-            plane = torch.from_numpy(np.array(frame, dtype=frame.dtype.newbyteorder("=")))
-            if plane.nbytes * self.n <= self._hold_bytes:
-                held.append(plane)
-            yield plane.to(self.device)
-        if len(held) == self.n:
-            self._held = held
-
-    def prepare(self, gain: Tensor | None, repair: Repair) -> None:
-        """Set the corrections that `corrected` applies."""
-        self._gain, self._repair = gain, repair
-
-    def corrected(self) -> Iterator[Tensor]:
-        """Give every frame times the gain, bad pixels filled, float32."""
-        for position, frame in enumerate(self.native()):
-            self._buffer.copy_(frame)
-            if self._gain is not None:
-                self._buffer.mul_(self._gain)
-            if self._repair is not None:
-                self._repair.apply(self._buffer, self.first + position)
-            yield self._buffer
 
 
 def _used_range(n_frames: int, options: MotionOptions) -> tuple[int, int]:
@@ -139,7 +89,7 @@ def _used_range(n_frames: int, options: MotionOptions) -> tuple[int, int]:
 
 
 def _find_defects(
-    frames: _Frames,
+    frames: FrameSource,
     gain: Tensor | None,
     defects: np.ndarray | None,
     options: MotionOptions,
@@ -147,7 +97,7 @@ def _find_defects(
 ) -> tuple[Repair, Tensor]:
     """First pass: the plain sum, the bad pixels it shows, and the plan to fill them."""
     total = torch.zeros(frames.shape, device=frames.device)
-    for frame in frames.native():
+    for frame in frames.raw():
         total.add_(frame)
     bad = torch.zeros_like(total, dtype=torch.bool)
     if gain is not None:
@@ -177,7 +127,7 @@ def _find_defects(
     )
 
 
-def _align(frames: _Frames, options: MotionOptions) -> Track:
+def _align(frames: FrameSource, options: MotionOptions) -> Track:
     """Second pass: low-resolution spectra and the fixed pattern, then the alignment."""
     band = plan_band(
         frames.shape, options.pixel_size_A, options.alignment_bfactor_px2, frames.device
@@ -200,7 +150,7 @@ def _align(frames: _Frames, options: MotionOptions) -> Track:
     )
 
 
-def _sum(frames: _Frames, track: Track, hot: Tensor, options: MotionOptions) -> CorrectedMovie:
+def _sum(frames: FrameSource, track: Track, hot: Tensor, options: MotionOptions) -> CorrectedMovie:
     """Third pass: one transform per frame, cropped, moved and added to every sum."""
     shape = binned_shape(frames.shape, options.bin_factor)
     pixel = options.pixel_size_A * options.bin_factor

@@ -37,8 +37,8 @@ class MovieLike(Protocol):
     @property
     def n_frames(self) -> int: ...  # noqa: D102
 
-    def frames(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Give (0-based index, `[ny, nx]` array) in order, from the start at every call."""
+    def frames(self, first: int, last: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Give (0-based index, `[ny, nx]` array) of frames first .. last - 1, at every call."""
         ...
 
 

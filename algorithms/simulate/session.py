@@ -68,8 +68,8 @@ def simulate_session(
             movie, known = _movie(recipe, folder, seed, exposure.movie_index, threads)
             if realtime:
                 time.sleep(max(0.0, due - time.monotonic()))
+            due = time.monotonic() + _pause(recipe, exposure, seed)
             writer.write(exposure, movie, known)
-            due = max(due + _pause(recipe, exposure, seed), time.monotonic())
         if progress is not None:
             progress(exposure.index + 1, len(plan), exposure.movie)
     found = {e.movie: truths.read_movie_truth(folder / e.stem) for e in plan}

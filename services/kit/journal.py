@@ -235,8 +235,12 @@ class Reader:
         self.path = path
         self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
         self._db.execute("PRAGMA busy_timeout=5000")
-        meta = dict(self._db.execute("SELECT key, value FROM meta"))
+        try:
+            meta = dict(self._db.execute("SELECT key, value FROM meta"))
+        except sqlite3.OperationalError:  # its tables are just being made
+            meta = {}
         if "epoch" not in meta:
+            self._db.close()
             raise NotReady(path)
         self.epoch: bytes = meta["epoch"]
         self.producer = meta["producer"].decode()

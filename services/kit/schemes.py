@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from algorithms.formats.atomic import atomic_write
@@ -122,6 +122,18 @@ class SchemeShell:
         self._relion.set_status(process, "Running", command=f"coldstream {self.scheme.name}{node}")
         crash_point("after-job-folder-before-commit")
         return process, label
+
+
+def output_root(process: str, path: str) -> str:
+    """Return the path, without suffix, of what a job makes from `path`.
+
+    The input path is kept below the job folder; dots before the suffix become underscores
+    (preprocessing.md 2.11).
+    """
+    inside = PurePosixPath(path)
+    if len(inside.parts) > 2 and inside.parts[1].startswith("job"):
+        inside = PurePosixPath(*inside.parts[2:])
+    return process + str(inside.with_suffix("")).replace(".", "_")
 
 
 def write_scheme(project: Path, scheme: Scheme, state: State) -> None:

@@ -1,10 +1,10 @@
 """RELION tables written from the fold: optics blocks, and files that only change when they must."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from algorithms.formats import star
-from services.kit.events import OpticsGrouped
+from services.kit.events import MicrographCtf, OpticsGrouped
 
 
 def optics_table(
@@ -33,6 +33,22 @@ def optics_table(
     for label, values in (extra or {}).items():
         columns[label] = [values[number] for number in numbers]
     return star.Table.of(columns)
+
+
+def ctf_columns(fits: Sequence[MicrographCtf]) -> dict[str, list]:
+    """Return the CTF columns of a micrograph table."""
+    columns: dict[str, list] = {
+        "rlnCtfImage": [f.ctf_image for f in fits],
+        "rlnDefocusU": [f.defocus_u_A for f in fits],
+        "rlnDefocusV": [f.defocus_v_A for f in fits],
+        "rlnCtfAstigmatism": [abs(f.defocus_u_A - f.defocus_v_A) for f in fits],
+        "rlnDefocusAngle": [f.defocus_angle_deg for f in fits],
+        "rlnCtfFigureOfMerit": [f.figure_of_merit for f in fits],
+        "rlnCtfMaxResolution": [f.max_resolution_A for f in fits],
+    }
+    if any(f.phase_shift_deg for f in fits):
+        columns["rlnPhaseShift"] = [f.phase_shift_deg for f in fits]
+    return columns
 
 
 def save_table(path: Path, tables: Mapping[str, star.Table]) -> None:

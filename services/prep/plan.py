@@ -4,29 +4,16 @@ Option names are RELION's (schemes.md section 14); what the microscope recorded 
 (pixel, voltage, dose) is taken from the movie, not typed in.
 """
 
-from pathlib import PurePosixPath
-
 from schemer.machine import State
 from services.kit.events import MicrographCorrected, MovieSettled
 from services.kit.options import Options
+from services.kit.schemes import output_root
 from services.prep.requests import CtfRequest, MotionRequest
 
 
 def movie_path(settled: MovieSettled) -> str:
     """Return the movie's name in the RELION project."""
     return f"Movies/{settled.path}"
-
-
-def output_root(process: str, path: str) -> str:
-    """Return the path, without suffix, of what a job makes from `path`.
-
-    The input path is kept below the job folder; dots before the suffix become underscores
-    (preprocessing.md 2.11).
-    """
-    inside = PurePosixPath(path)
-    if len(inside.parts) > 2 and inside.parts[1].startswith("job"):
-        inside = PurePosixPath(*inside.parts[2:])
-    return process + str(inside.with_suffix("")).replace(".", "_")
 
 
 def gain_of(settled: MovieSettled, options: Options) -> str | None:

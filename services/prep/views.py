@@ -9,9 +9,9 @@ from algorithms.formats import star
 from schemer.machine import State
 from schemer.project import Project
 from schemer.scheme import Scheme
-from services.kit.events import MicrographCorrected, MicrographCtf
+from services.kit.events import MicrographCorrected
 from services.kit.schemes import write_scheme
-from services.kit.tables import optics_table, save_table
+from services.kit.tables import ctf_columns, optics_table, save_table
 from services.prep.plan import movie_path
 from services.prep.state import PrepState
 
@@ -110,19 +110,3 @@ def _motion_columns(rows: list[MicrographCorrected]) -> dict[str, list]:
         "rlnAccumMotionEarly": [r.motion_early_px for r in rows],
         "rlnAccumMotionLate": [r.motion_late_px for r in rows],
     }
-
-
-def ctf_columns(fits: list[MicrographCtf]) -> dict[str, list]:
-    """Return the CTF columns of a micrograph table."""
-    columns: dict[str, list] = {
-        "rlnCtfImage": [f.ctf_image for f in fits],
-        "rlnDefocusU": [f.defocus_u_A for f in fits],
-        "rlnDefocusV": [f.defocus_v_A for f in fits],
-        "rlnCtfAstigmatism": [abs(f.defocus_u_A - f.defocus_v_A) for f in fits],
-        "rlnDefocusAngle": [f.defocus_angle_deg for f in fits],
-        "rlnCtfFigureOfMerit": [f.figure_of_merit for f in fits],
-        "rlnCtfMaxResolution": [f.max_resolution_A for f in fits],
-    }
-    if any(f.phase_shift_deg for f in fits):
-        columns["rlnPhaseShift"] = [f.phase_shift_deg for f in fits]
-    return columns

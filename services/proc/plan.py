@@ -11,7 +11,7 @@ from schemer.machine import State
 from services.kit.errors import Misuse
 from services.kit.events import MicrographCtf, ParticlesPicked
 from services.kit.options import Options
-from services.prep.plan import output_root
+from services.kit.schemes import output_root
 from services.proc.requests import ExtractRequest, PickRequest
 
 # What select_mics can select on: RELION's label -> value of a fitted micrograph.

@@ -10,8 +10,7 @@ from schemer.machine import State
 from schemer.project import Project
 from schemer.scheme import Scheme
 from services.kit.schemes import write_scheme
-from services.kit.tables import optics_table, save_table
-from services.prep.views import ctf_columns
+from services.kit.tables import ctf_columns, optics_table, save_table
 from services.proc.particles import ParticlesFile
 from services.proc.state import ProcState
 

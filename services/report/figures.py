@@ -17,7 +17,7 @@ from services.kit.events import (
 from services.report import plots, readings
 from services.report.facts import Story
 from services.report.gallery import movie_pixel_A
-from services.report.plots import Series
+from services.report.plots import Clock, Series
 
 TRACKS_SHOWN = 6
 
@@ -34,30 +34,30 @@ class Figure:
 
 def draw(project: Path, told: Sequence[Story]) -> list[Figure]:
     """Return the figures of the page, in order."""
-    start = _start(told)
+    clock = _clock(told)
     counts = _over_time(told, ParticlesExtracted, lambda body: body.n_particles)
     return [
         Figure(
             title="Progress",
             note="Movies that have left each stage.",
-            image=plots.throughput(_stage_times(told), start),
+            image=plots.throughput(_stage_times(told), clock),
         ),
         Figure(
             title="Time per stage",
             note="Computing time of each step, and the whole way from the last byte of a movie.",
             image=plots.latency(latencies(told)),
         ),
-        *_motion_figures(project, told, start),
-        *_ctf_figures(project, told, start),
+        *_motion_figures(project, told, clock),
+        *_ctf_figures(project, told, clock),
         Figure(
             title="Particles per micrograph",
             note="A step or a drift here is often the first sign of trouble.",
-            image=plots.particles(counts, start),
+            image=plots.particles(counts, clock),
         ),
     ]
 
 
-def _motion_figures(project: Path, told: Sequence[Story], start: float) -> Iterator[Figure]:
+def _motion_figures(project: Path, told: Sequence[Story], clock: Clock) -> Iterator[Figure]:
     yield Figure(
         title="Drift tracks",
         note="Shifts applied to the frames of six movies, from the least to the most motion; "
@@ -68,18 +68,18 @@ def _motion_figures(project: Path, told: Sequence[Story], start: float) -> Itera
     yield Figure(
         title="Motion of every movie",
         note="Length of the path; the early part decides how much high resolution is left.",
-        image=plots.drift_over_time(_motion(told, 0), _motion(told, 1), start),
+        image=plots.drift_over_time(_motion(told, 0), _motion(told, 1), clock),
     )
 
 
-def _ctf_figures(project: Path, told: Sequence[Story], start: float) -> Iterator[Figure]:
+def _ctf_figures(project: Path, told: Sequence[Story], clock: Clock) -> Iterator[Figure]:
     yield Figure(
         title="Defocus",
         note="Both axes of the fit; the bar between them is the astigmatism.",
         image=plots.defocus(
             _over_time(told, MicrographCtf, lambda body: body.defocus_u_A),
             _over_time(told, MicrographCtf, lambda body: body.defocus_v_A),
-            start,
+            clock,
         ),
     )
     fits = [body.max_resolution_A for story in told if (body := story.get(MicrographCtf))]
@@ -93,9 +93,9 @@ def _ctf_figures(project: Path, told: Sequence[Story], start: float) -> Iterator
     yield Figure(title="CTF profile", note=note, image=image)
 
 
-def _start(told: Sequence[Story]) -> float:
+def _clock(told: Sequence[Story]) -> Clock:
     moments = [at for story in told for at, _ in story.latest.values()]
-    return min(moments, default=0.0)
+    return Clock(min(moments, default=0.0), max(moments, default=0.0))
 
 
 def _over_time(

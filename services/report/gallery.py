@@ -19,7 +19,7 @@ from services.report.facts import Story
 
 SHOWN = 24
 PARTICLES_SHOWN = 48
-CTF_WIDTH_PX = 160
+CTF_WIDTH_PX = 224
 CIRCLE_OF_BOX = 2 / 3  # RELION's rules make the box about 1.5 particle diameters
 
 

@@ -54,6 +54,31 @@ class Series:
     values: np.ndarray
 
 
+@dataclass(frozen=True)
+class Clock:
+    """The time axis that all figures share: from the first to the last event of the session."""
+
+    start: float  # seconds since 1970
+    end: float
+
+    @property
+    def unit(self) -> tuple[str, float]:
+        """Return the handiest unit and its length in seconds."""
+        for unit, seconds in (("h", 3600.0), ("min", 60.0)):
+            if self.end - self.start >= 2 * seconds:
+                return unit, seconds
+        return "s", 1.0
+
+    @property
+    def label(self) -> str:
+        """Return the label of the axis."""
+        return f"time since the session began ({self.unit[0]})"
+
+    def __call__(self, at: np.ndarray) -> np.ndarray:
+        """Return wall times on the axis."""
+        return (at - self.start) / self.unit[1]
+
+
 def _draw(paint: Callable[[Figure], None], width_in: float = 6.2, height_in: float = 2.7) -> str:
     with rc_context(STYLE):
         figure = Figure(figsize=(width_in, height_in), layout="constrained", dpi=150)
@@ -62,16 +87,6 @@ def _draw(paint: Callable[[Figure], None], width_in: float = 6.2, height_in: flo
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None}, facecolor="none")
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _since(at: np.ndarray, start: float) -> tuple[np.ndarray, str]:
-    """Return times counted from `start` in a handy unit, and the axis label."""
-    elapsed = at - start
-    span = float(elapsed.max(initial=0.0))
-    for unit, seconds in (("h", 3600.0), ("min", 60.0)):
-        if span >= 2 * seconds:
-            return elapsed / seconds, f"time since the session began ({unit})"
-    return elapsed, "time since the session began (s)"
 
 
 def _points(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, marker: str, label: str) -> None:
@@ -126,36 +141,36 @@ def drift_tracks(tracks: Sequence[tuple[str, Track]]) -> str | None:
     return _draw(paint, width_in=2.1 * max(len(tracks), 3), height_in=2.5)
 
 
-def drift_over_time(total_A: Series, early_A: Series, start: float) -> str | None:
+def drift_over_time(total_A: Series, early_A: Series, clock: Clock) -> str | None:
     """Return total and early motion of each movie over time."""
     if not len(total_A.at):
         return None
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        x, label = _since(total_A.at, start)
+        x = clock(total_A.at)
         _points(axes, x, total_A.values, BLUE, "o", "whole exposure")
-        _points(axes, _since(early_A.at, start)[0], early_A.values, ORANGE, "s", "first 4 e/Å²")
-        axes.set(xlabel=label, ylabel="path of the motion (Å)")
+        _points(axes, clock(early_A.at), early_A.values, ORANGE, "s", "first 4 e/Å²")
+        axes.set(xlabel=clock.label, ylabel="path of the motion (Å)")
         axes.set_ylim(bottom=0)
         _legend_above(axes, 2)
 
     return _draw(paint)
 
 
-def defocus(defocus_u_A: Series, defocus_v_A: Series, start: float) -> str | None:
+def defocus(defocus_u_A: Series, defocus_v_A: Series, clock: Clock) -> str | None:
     """Return both defocus values of each micrograph over time, joined by a bar."""
     if not len(defocus_u_A.at):
         return None
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        x, label = _since(defocus_u_A.at, start)
+        x = clock(defocus_u_A.at)
         u, v = defocus_u_A.values / 1e4, defocus_v_A.values / 1e4
         axes.vlines(x, np.minimum(u, v), np.maximum(u, v), color=QUIET, linewidth=0.9)
         _points(axes, x, u, BLUE, "o", "U")
         _points(axes, x, v, ORANGE, "s", "V")
-        axes.set(xlabel=label, ylabel="underfocus (µm)")
+        axes.set(xlabel=clock.label, ylabel="underfocus (µm)")
         _legend_above(axes, 2)
 
     return _draw(paint)
@@ -192,7 +207,8 @@ def ctf_profile(profile: Profile, resolution_A: float) -> str | None:
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         s = profile.s[keep]
-        axes.plot(s, profile.epa[keep], color=INK, linewidth=1.1, label="measured")
+        measured = _like_model(profile, resolution_A)[keep]
+        axes.plot(s, measured, color=INK, linewidth=1.1, label="measured, scaled")
         axes.plot(s, profile.model[keep], color=VERMILION, linewidth=1.1, ls="--", label="model")
         axes.plot(s, profile.agreement[keep], color=GREEN, linewidth=1.3, label="agreement")
         if resolution_A > 0 and 1 / resolution_A < s[-1]:
@@ -208,34 +224,50 @@ def ctf_profile(profile: Profile, resolution_A: float) -> str | None:
     return _draw(paint)
 
 
-def particles(count: Series, start: float) -> str | None:
+def _like_model(profile: Profile, resolution_A: float) -> np.ndarray:
+    """Return the equiphase average, scaled and shifted to the model where the rings are strong.
+
+    Programs write it with different normalisation; the eye compares shapes. Scaled over the lower
+    half of the fitted band (from 30 A); nothing is shown below it, where no ring is.
+    """
+    low = 1 / 30.0
+    high = (low + 1 / max(resolution_A, 1.0)) / 2
+    band = (profile.s >= low) & (profile.s <= high) & np.isfinite(profile.epa)
+    if band.sum() < 8:
+        return profile.epa
+    slope, offset = np.polyfit(profile.model[band], profile.epa[band], 1)
+    scaled = (profile.epa - offset) / slope if slope > 0 else profile.epa
+    return np.where(profile.s >= low, scaled, np.nan)
+
+
+def particles(count: Series, clock: Clock) -> str | None:
     """Return the number of particles of each micrograph over time, median marked."""
     if not len(count.at):
         return None
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        x, label = _since(count.at, start)
+        x = clock(count.at)
         _points(axes, x, count.values, GREEN, "o", "micrograph")
         median = float(np.median(count.values))
         axes.axhline(median, color=QUIET, linewidth=1.0, linestyle="--")
         axes.set_title(f"median {median:.0f} (dashed)", loc="right", color=QUIET)
-        axes.set(xlabel=label, ylabel="particles per micrograph")
+        axes.set(xlabel=clock.label, ylabel="particles per micrograph")
         axes.set_ylim(0, max(1.15 * float(count.values.max()), 1.0))
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
 
     return _draw(paint)
 
 
-def throughput(stages: Sequence[tuple[str, np.ndarray]], start: float) -> str | None:
+def throughput(stages: Sequence[tuple[str, np.ndarray]], clock: Clock) -> str | None:
     """Return cumulative counts over time, one step line per stage.
 
     Parameters
     ----------
     stages
         Label and times (seconds since 1970) at which a movie left the stage.
-    start
-        Zero of the time axis.
+    clock
+        The time axis.
     """
     stages = [(label, np.sort(at)) for label, at in stages if len(at)]
     if not stages:
@@ -243,16 +275,12 @@ def throughput(stages: Sequence[tuple[str, np.ndarray]], start: float) -> str | 
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        everything = np.concatenate([at for _, at in stages])
-        last = float(everything.max())
         looks = ((QUIET, "-"), (BLUE, "-"), (ORANGE, "--"), (GREEN, "-."))
-        label = ""
         for (name, at), (colour, line) in zip(stages, looks, strict=False):
-            padded = np.concatenate([[start], at, [last]])
-            x, label = _since(padded, start)
+            x = clock(np.concatenate([[clock.start], at, [clock.end]]))
             y = np.concatenate([np.arange(len(at) + 1), [len(at)]])
             axes.step(x, y, where="post", color=colour, linestyle=line, linewidth=1.5, label=name)
-        axes.set(xlabel=label, ylabel="movies")
+        axes.set(xlabel=clock.label, ylabel="movies")
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         _legend_above(axes, len(stages))

@@ -114,7 +114,9 @@ def read_stack(path: Path, count: int) -> list[np.ndarray]:
         return []
     if data.ndim == 2:
         data = data[None]
-    wanted = np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).astype(int))
+    # Picks stand in the order of their figure of merit: neither the best nor the worst are typical.
+    count = min(count, len(data))
+    wanted = ((np.arange(count) + 0.5) * len(data) / max(count, 1)).astype(int)
     return [data[index] for index in wanted if np.isfinite(data[index]).all()]
 
 

@@ -340,3 +340,13 @@ def _expected() -> list[events.MovieSettled]:
 
 
 EXPECTED = _expected()
+
+
+def test_what_is_ready_together_is_published_in_the_order_of_acquisition():
+    drive = Drive(CONFIG, tree := MemoryTree())
+    for number, minute in ((1, b"10:19"), (2, b"10:17"), (3, b"10:18")):
+        tree.put(path(number, "_fractions.tiff"), MOVIE)
+        tree.put(path(number, ".xml"), image_xml().replace(b"10:15", minute))
+    drive.run(5.0)
+    times = [body.acquired_at[11:16] for body in drive.of(events.MovieSettled)]
+    assert times == ["10:17", "10:18", "10:19"]

@@ -26,6 +26,7 @@ from services.kit.paths import Layout
 from services.report import ReportFacts, readings, write_report
 from services.report.facts import ledger, set_aside, stories
 from services.report.figures import latencies, motion_A
+from services.report.plots import _like_model
 from services.report.thumbnails import montage, thumbnail
 from tests.report_session import (
     PIXEL_A,
@@ -253,11 +254,27 @@ def test_profile_and_coordinates_are_read(session: tuple[Path, Journal]) -> None
     assert len(found.x_px) == len(found.y_px) > 30
 
 
-def test_stack_is_sampled_from_end_to_end(session: tuple[Path, Journal]) -> None:
+def test_stack_is_sampled_evenly(session: tuple[Path, Journal]) -> None:
     project, journal = session
     body = next(e.body for e in journal.events if isinstance(e.body, ParticlesExtracted))
-    images = readings.read_stack(project / str(body.stack), 4)
-    assert [image.shape for image in images] == [(64, 64)] * 4
+    whole = readings.read_stack(project / str(body.stack), 100)
+    some = readings.read_stack(project / str(body.stack), 4)
+    assert len(whole) == 12
+    for image, index in zip(some, (1, 4, 7, 10), strict=True):
+        np.testing.assert_array_equal(image, whole[index])
+
+
+def test_profile_is_drawn_on_the_scale_of_its_model() -> None:
+    s = np.linspace(0, 0.3, 300)
+    model = np.abs(np.sin(3000 * s**2))
+    flat = np.zeros_like(s)
+    profile = readings.Profile(
+        s=s, rotational=flat, epa=0.02 * model - 0.01, model=model, agreement=flat
+    )
+    drawn = _like_model(profile, 4.0)
+    shown = s >= 1 / 30
+    np.testing.assert_allclose(drawn[shown], model[shown], atol=1e-9)
+    assert np.isnan(drawn[~shown]).all()
 
 
 def test_thumbnail_keeps_low_frequencies_removes_high_ones_and_turns_upright() -> None:
