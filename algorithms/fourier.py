@@ -145,23 +145,6 @@ def shift_rfft(spectrum: Tensor, shape: Shape, dx: Tensor | float, dy: Tensor | 
     return spectrum * ramp_y * ramp_x
 
 
-def centred_full(half: Tensor, shape: Shape) -> Tensor:
-    """Whole centred plane `[..., ny, nx]` of a real, point-symmetric half spectrum.
-
-    For amplitudes or powers. The origin is at (ny // 2, nx // 2), y up the array.
-    """
-    _check(half, shape)
-    ny, nx = shape
-    right = torch.roll(half, ny // 2, dims=-2)
-    # Row -ky and column -kx of an even axis both map Nyquist onto itself.
-    mirror = torch.flip(half[..., 1:], dims=(-1,))
-    mirror = torch.flip(torch.roll(mirror, -1, dims=-2), dims=(-2,))
-    left = torch.roll(mirror, ny // 2, dims=-2)
-    if nx % 2 == 0:
-        return torch.cat([left, right[..., : nx // 2]], dim=-1)
-    return torch.cat([left, right], dim=-1)
-
-
 def centred_frequencies(
     size: int,
     pixel_size: float = 1.0,
@@ -172,15 +155,6 @@ def centred_frequencies(
     """Frequencies of a centred `[size, size]` spectrum: (sx `[1, size]`, sy `[size, 1]`)."""
     axis = (torch.arange(size, device=device, dtype=dtype) - size // 2) / (size * pixel_size)
     return axis[None, :], axis[:, None]
-
-
-def crop_centre(image: Tensor, new_shape: Shape) -> Tensor:
-    """Central `new_shape` of images `[..., ny, nx]`; element n // 2 stays the centre."""
-    ny, nx = image.shape[-2:]
-    top, left = ny // 2 - new_shape[0] // 2, nx // 2 - new_shape[1] // 2
-    if top < 0 or left < 0:
-        raise ValueError(f"cannot crop a {ny} x {nx} image to {new_shape}")
-    return image[..., top : top + new_shape[0], left : left + new_shape[1]]
 
 
 def fast_size(minimum: int) -> int:

@@ -45,19 +45,23 @@ def fit_ctf(
     options
         Microscope and search range.
     device
-        `cpu` or `cuda[:n]`.
+        `cpu` or `cuda[:n]`, for the work on the whole plane; the search runs on the host.
 
     Raises
     ------
     ValueError
         The spectrum is not square and even, is not finite, or does not reach into the band.
     """
-    plane = torch.as_tensor(spectrum).to(device=device, dtype=torch.float32)
+    if isinstance(spectrum, np.ndarray):
+        spectrum = torch.from_numpy(np.array(spectrum, np.float32))  # readers give read-only views
+    plane = spectrum.to(device=device, dtype=torch.float32)
     if plane.ndim != 2 or plane.shape[0] != plane.shape[1] or plane.shape[0] % 2:
         raise ValueError(f"the spectrum is {tuple(plane.shape)}; it must be square and even")
     if not bool(torch.isfinite(plane).all()):
         raise ValueError("the spectrum holds values that are not finite")
-    polar = to_polar(plane, pixel_size_A, options.min_resolution_A, options.max_resolution_A)
+    # Some hundred evaluations of 10^4 bins: the host is quicker than the launches would be, and
+    # its sums have a fixed order.
+    polar = to_polar(plane.cpu(), pixel_size_A, options.min_resolution_A, options.max_resolution_A)
     flat = subtract_background(plane, pixel_size_A, options)
     found = search(polar, options, options.min_defocus_A, options.max_defocus_A)
     optics, doubts = _judge(polar, flat, pixel_size_A, found, options)
@@ -67,7 +71,7 @@ def fit_ctf(
         if wider.correlation > found.correlation:
             found = wider
             optics, doubts = _judge(polar, flat, pixel_size_A, found, options)
-    profile = make_profile(flat, pixel_size_A, optics, options)
+    profile = make_profile(flat.cpu(), pixel_size_A, optics, options)
     # The curves go on into the corners of the square; beyond Nyquist they prove nothing.
     resolution = 1.0 / float(profile.s[fit_resolution_bin(profile.frc)])
     resolution = min(max(resolution, 2.0 * pixel_size_A), WORST_RESOLUTION_A)

@@ -222,7 +222,7 @@ def _refine(
     """Climb from `start` `[4]`; gives the parameters (float64) and the correlation there."""
     free = 4 if options.find_phase_shift else 3
     scale = torch.tensor([_SCALE_A, _SCALE_A, _SCALE_A, 1.0], dtype=torch.float64)
-    origin = start.double().cpu() / scale
+    origin = start.double() / scale
     penalty = 0.0
     if options.astigmatism_tolerance_A > 0.0:
         penalty = 2.0 / (options.astigmatism_tolerance_A**2 * polar.n_pixels)
@@ -230,8 +230,8 @@ def _refine(
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
         x = torch.cat([torch.from_numpy(values), origin[free:]]).requires_grad_()
         parameters = x * scale
-        model = -torch.cos(2.0 * phases(polar, parameters.to(polar.data.device), constants))
-        value = -correlations(polar, model, envelope_A2).cpu()
+        model = -torch.cos(2.0 * phases(polar, parameters, constants))
+        value = -correlations(polar, model, envelope_A2)
         value = value + penalty * parameters[1:3].square().sum()
         (gradient,) = torch.autograd.grad(value, x)
         return float(value.detach()), gradient[:free].numpy()

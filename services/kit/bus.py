@@ -7,19 +7,24 @@ backlog of a slow consumer is the journal on disk. Source: reliability.md sectio
 """
 
 import time
+from typing import Annotated
 
 import msgspec
 import zmq
+from msgspec import Meta
 
-from services.kit.errors import Fatal, Misuse
-from services.kit.events import Body, Event, decode, encode
-from services.kit.journal import Cursor, Journal, check_event
-from services.kit.keys import Security
+from services.kit.errors import Bug, Fatal, Misuse
+from services.kit.events import Event, kind_of
+from services.kit.journal import Cursor, Journal, Row, chain_hash
+from services.kit.keys import Gate, Security
 
 HEARTBEAT_S = 1.0
 # Events a consumer takes in at a time, and the bytes a reply may have: bounds its memory.
 CREDIT = 256
 MAX_BYTES = 1 << 20
+# What is larger closes the connection. A question is a few bytes, whoever asks; an answer is from
+# the producer we trust, and one event that names every movie of a session has to fit.
+MAX_QUESTION, MAX_ANSWER = 1 << 16, 1 << 28
 # An unanswered request is repeated after this long: the desk may have died with it.
 PATIENCE_S = 3.0
 
@@ -35,22 +40,8 @@ class Bell(msgspec.Struct, frozen=True):
 class Fetch(msgspec.Struct, frozen=True):
     """What a consumer asks at the desk."""
 
-    first: int
-    max_events: int
-
-
-class Row(msgspec.Struct, frozen=True, array_like=True):
-    """An event on the wire; the body stays as its producer encoded it."""
-
-    schema: int
-    seq: int
-    uid: bytes
-    cause: bytes | None
-    at: float
-    subject: str
-    body: bytes
-    prev: bytes
-    hash: bytes
+    first: Annotated[int, Meta(ge=1, le=2**62)]
+    max_events: Annotated[int, Meta(ge=1, le=2**31)]
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -70,27 +61,44 @@ _page = msgspec.msgpack.Decoder(Page)
 
 
 def _socket(
-    context: zmq.Context, kind: int, endpoint: str, security: Security | None, *, serve: bool
-):
+    context: zmq.Context,
+    kind: int,
+    endpoint: str,
+    security: Security | None,
+    *,
+    serve: bool,
+    gate: Gate | None = None,
+) -> zmq.Socket:
+    is_local = endpoint.startswith(("ipc://", "inproc://"))
+    if not is_local and security is None:
+        raise Misuse(f"{endpoint}: TCP needs keys; make them with `coldstream keys new NAME`")
+    if not is_local and serve and (gate is None or not gate.guards(context)):
+        raise Misuse(f"{endpoint}: TCP needs a gate that is open, else any key would do")
     socket = context.socket(kind)
-    for option, value in (
-        (zmq.LINGER, 0),
-        (zmq.SNDHWM, 1000),
-        (zmq.RCVHWM, 1000),
-        (zmq.MAXMSGSIZE, 4 * MAX_BYTES),
-        (zmq.TCP_KEEPALIVE, 1),
-        (zmq.HEARTBEAT_IVL, 1000),
-        (zmq.HEARTBEAT_TIMEOUT, 5000),
-    ):
-        socket.setsockopt(option, value)
-    if not endpoint.startswith(("ipc://", "inproc://")):
-        if security is None:
-            raise Misuse(f"{endpoint}: TCP needs keys; make them with `coldstream keys new NAME`")
-        security.apply(socket, serve=serve)
-    if serve:
-        socket.bind(endpoint)
-    else:
-        socket.connect(endpoint)
+    try:
+        for option, value in (
+            (zmq.LINGER, 0),
+            # A DEALER asks one question at a time: to a producer that is away, they do not pile up.
+            (zmq.SNDHWM, 2 if kind == zmq.DEALER else 1000),
+            (zmq.RCVHWM, 1000),
+            (zmq.MAXMSGSIZE, MAX_QUESTION if serve else MAX_ANSWER),
+            (zmq.TCP_KEEPALIVE, 1),
+            (zmq.HEARTBEAT_IVL, 1000),
+            (zmq.HEARTBEAT_TIMEOUT, 5000),
+        ):
+            socket.setsockopt(option, value)
+        if not is_local and security is not None:
+            security.apply(socket, serve=serve)
+        if serve:
+            socket.bind(endpoint)
+        else:
+            socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        socket.close()
+        raise Fatal(f"{endpoint}: {error}") from error
+    except BaseException:
+        socket.close()
+        raise
     return socket
 
 
@@ -103,8 +111,8 @@ class Producer:
         The journal whose events are served.
     bell, desk
         Endpoints to bind.
-    security
-        CURVE keys, needed for TCP.
+    security, gate
+        CURVE keys and the open gate that knows whom to let in, both needed for TCP.
     """
 
     def __init__(
@@ -114,10 +122,15 @@ class Producer:
         bell: str,
         desk: str,
         security: Security | None = None,
+        gate: Gate | None = None,
     ):
         self._journal = journal
-        self._bell = _socket(context, zmq.PUB, bell, security, serve=True)
-        self.desk = _socket(context, zmq.ROUTER, desk, security, serve=True)
+        self._bell = _socket(context, zmq.PUB, bell, security, serve=True, gate=gate)
+        try:
+            self.desk = _socket(context, zmq.ROUTER, desk, security, serve=True, gate=gate)
+        except BaseException:
+            self._bell.close()
+            raise
         self._next_beat = 0.0
 
     def ring(self) -> None:
@@ -149,10 +162,9 @@ class Producer:
 
     def _answer(self, fetch: Fetch) -> Page:
         rows, size = [], 0
-        for e in self._journal.read(max(1, fetch.first), max(0, min(fetch.max_events, CREDIT))):
-            body = encode(e.body)
-            rows.append(Row(e.schema, e.seq, e.uid, e.cause, e.at, e.subject, body, e.prev, e.hash))
-            size += len(body) + 200
+        for row in self._journal.rows(fetch.first, min(fetch.max_events, CREDIT)):
+            rows.append(row)
+            size += len(row.body) + 200
             if size > MAX_BYTES:
                 break
         journal = self._journal
@@ -203,11 +215,11 @@ class Follower:
         return max(0, self.head - self._seq)
 
     def _ask(self, now: float) -> None:
+        self._asked_at = now
         try:
             self.desk.send(_encode(Fetch(self._seq + 1, CREDIT)), zmq.NOBLOCK)
-            self._asked_at = now
         except zmq.Again:
-            self._asked_at = now  # no room: asked again when patience ends
+            pass  # enough questions wait for the producer; asked again when patience ends
 
     def listen(self) -> None:
         """Take in the doorbell; ask when it tells of something new."""
@@ -216,7 +228,7 @@ class Follower:
                 bell = _bell.decode(self.bell.recv(zmq.NOBLOCK))
             except zmq.Again:
                 break
-            self._check_epoch(bell.epoch)
+            self._check(bell)
             self.head = max(self.head, bell.head)
         if self.lag and self._asked_at is None:
             self._ask(time.monotonic())
@@ -229,12 +241,19 @@ class Follower:
                 page = _page.decode(self.desk.recv(zmq.NOBLOCK))
             except zmq.Again:
                 return events
+            self._check(page)
+            if page.head < self._seq:
+                raise Fatal(
+                    f"the journal of {self.producer} ends at {page.head} and {self._seq} of its "
+                    "events were processed: it was replaced by an older copy"
+                )
+            if page.rows and page.rows[0].seq <= self._seq:
+                continue  # the answer to a repeated question
             self._asked_at = None
-            self._check_epoch(page.epoch)
             self.head = max(self.head, page.head)
             for row in page.rows:
                 if row.seq != self._seq + 1:
-                    continue  # an answer to a repeated question: already had
+                    raise Bug(f"{self.producer} sent event {row.seq} after {self._seq}")
                 events.append(_event(page, row))
                 self._seq = row.seq
             if self.lag:
@@ -245,13 +264,16 @@ class Follower:
         if self._asked_at is not None and now - self._asked_at > PATIENCE_S:
             self._ask(now)
 
-    def _check_epoch(self, epoch: bytes) -> None:
+    def _check(self, answer: Bell | Page) -> None:
+        if answer.producer != self.producer:
+            raise Fatal(f"{answer.producer} answers where {self.producer} should")
         if self._epoch is None:
-            self._epoch = epoch
-        elif epoch != self._epoch:
+            self._epoch = answer.epoch
+        elif answer.epoch != self._epoch:
             raise Fatal(
                 f"the journal of {self.producer} was replaced ({self._epoch.hex()[:8]} is now "
-                f"{epoch.hex()[:8]}): its events cannot be matched with what was already processed"
+                f"{answer.epoch.hex()[:8]}): its events cannot be matched with what was already "
+                "processed"
             )
 
     def cursor(self, event: Event) -> Cursor:
@@ -265,20 +287,7 @@ class Follower:
 
 
 def _event(page: Page, row: Row) -> Event:
-    body: Body = decode(row.body)
-    event = Event(
-        schema=row.schema,
-        producer=page.producer,
-        epoch=page.epoch,
-        seq=row.seq,
-        uid=row.uid,
-        cause=row.cause,
-        session=page.session,
-        at=row.at,
-        subject=row.subject,
-        body=body,
-        prev=row.prev,
-        hash=row.hash,
-    )
-    check_event(event)
+    event = row.event(page.producer, page.session, page.epoch)
+    if chain_hash(row.prev, row.seq, kind_of(event.body), row.body) != row.hash:
+        raise Bug(f"event {row.seq} of {page.producer} does not match its hash")
     return event

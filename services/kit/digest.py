@@ -9,16 +9,16 @@ ENDS = 64 * 1024
 
 
 def file_digest(path: Path) -> str:
-    """Return SHA-256 over size, first and last 64 KiB; "missing" when there is no such file.
+    """Return SHA-256 over size, first and last 64 KiB; "missing" when it cannot be read.
 
     The same file, moved or on a share that gives it another inode, keeps its digest
     (reliability.md F11).
     """
     try:
         status = path.stat()
+        return _digest(str(path), status.st_size, status.st_mtime_ns)
     except OSError:
         return "missing"
-    return _digest(str(path), status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)

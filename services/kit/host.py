@@ -204,16 +204,18 @@ class Host:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
         poller = self._poller()
-        if self.source is not None:
-            self.source.open(self.wake)
-        self._handle([(Started(time.time()), None, "")])
-        self.log.line("service.started", head=self.journal.head)
-        notify(READY="1")
+        in_order = False
         try:
+            if self.source is not None:
+                self.source.open(self.wake)
+            self._handle([(Started(time.time()), None, "")])
+            self.log.line("service.started", head=self.journal.head)
+            notify(READY="1")
             while not self._stopping:
                 self.turn(poller)
+            in_order = True
         finally:
-            self.close()
+            self.close(in_order=in_order)
 
     def stop(self) -> None:
         """End the loop after this turn."""
@@ -224,15 +226,19 @@ class Host:
         """Make the loop turn now; safe from any thread."""
         os.eventfd_write(self._wake_fd, 1)
 
-    def close(self) -> None:
-        """Write the views a last time, leave the cluster, close the journal."""
+    def close(self, *, in_order: bool = True) -> None:
+        """Write the views a last time, leave the cluster, close the journal.
+
+        Not `in_order`: the state may hold events that were never committed, so nothing is written.
+        """
         if self.source is not None:
             self.source.close()
         if self.runner is not None:
             self.runner.close()
-        self._render(time.monotonic(), force=True)
-        self.service.finish(self.state)
-        self._save_snapshot()
+        if in_order:
+            self._render(time.monotonic(), force=True)
+            self.service.finish(self.state)
+            self._save_snapshot()
         for part in (*self._followers, self._producer):
             part.close()
         self._context.term()

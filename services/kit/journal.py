@@ -15,7 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from services.kit.errors import Bug, Fatal, Misuse
+import msgspec
+
+from services.kit.errors import Fatal, Misuse
 from services.kit.events import SCHEMA, Body, Event, decode, encode, kind_of, subject_of
 from services.kit.faults import crash_point
 from services.kit.paths import refuse_network_file_system
@@ -66,6 +68,54 @@ class Draft(NamedTuple):
     cause: bytes | None = None
 
 
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    """An event as it is stored and sent: the body stays the bytes that were hashed."""
+
+    seq: int
+    uid: bytes
+    cause: bytes | None
+    schema: int
+    at: float
+    subject: str
+    body: bytes
+    prev: bytes
+    hash: bytes
+
+    def event(self, producer: str, session: str, epoch: bytes) -> Event:
+        """Return the event, with its body decoded.
+
+        Raises
+        ------
+        Fatal
+            A newer coldstream wrote it.
+        """
+        if self.schema > SCHEMA:
+            raise Fatal(
+                f"event {self.seq} of {producer} has schema {self.schema}, this coldstream knows "
+                f"{SCHEMA}: it was written by a newer one"
+            )
+        try:
+            body = decode(self.body)
+        except msgspec.MsgspecError as error:
+            raise Fatal(
+                f"event {self.seq} of {producer} cannot be read by this coldstream: {error}"
+            ) from error
+        return Event(
+            schema=self.schema,
+            producer=producer,
+            epoch=epoch,
+            seq=self.seq,
+            uid=self.uid,
+            cause=self.cause,
+            session=session,
+            at=self.at,
+            subject=self.subject,
+            body=body,
+            prev=self.prev,
+            hash=self.hash,
+        )
+
+
 def chain_hash(prev: bytes, seq: int, kind: str, body: bytes) -> bytes:
     """Return SHA-256(prev || seq || kind || body)."""
     digest = hashlib.sha256(prev)
@@ -99,9 +149,17 @@ class Journal:
         self._lock = _hold(path, producer)
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self._db.close()
+                raise
         except sqlite3.DatabaseError as error:
-            raise Fatal(f"the journal {path} is damaged ({error}); see `recover`") from error
+            os.close(self._lock)
+            raise Fatal(f"the journal {path} is damaged: {error}") from error
+        except BaseException:
+            os.close(self._lock)
+            raise
         row = self._db.execute("SELECT seq, hash FROM event ORDER BY seq DESC LIMIT 1").fetchone()
         self.head, self._hash = row or (0, self.epoch.ljust(32, b"\0"))
 
@@ -128,7 +186,10 @@ class Journal:
                 "session": self.session.encode(),
                 "created": b"%d" % int(time.time()),
             }
+            # One transaction: a crash leaves a journal that is made anew, or a whole one.
+            self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT INTO meta VALUES (?, ?)", list(meta.items()))
+            self._db.execute("COMMIT")
         if meta["producer"] != self.producer.encode() or meta["session"] != self.session.encode():
             raise Fatal(
                 f"the journal {self.path} belongs to {meta['producer'].decode()} of session "
@@ -204,7 +265,12 @@ class Journal:
 
     def read(self, first: int = 1, limit: int = 2**31) -> Iterator[Event]:
         """Yield events from seq `first` on, `limit` at most."""
-        yield from _events(self._db, self.producer, self.session, self.epoch, first, limit)
+        for row in self.rows(first, limit):
+            yield row.event(self.producer, self.session, self.epoch)
+
+    def rows(self, first: int = 1, limit: int = 2**31) -> Iterator[Row]:
+        """Yield the same events as they are stored."""
+        return _rows(self._db, first, limit)
 
     def cursors(self) -> dict[str, Cursor]:
         """Return the stored cursors by producer."""
@@ -239,6 +305,9 @@ class Reader:
             meta = dict(self._db.execute("SELECT key, value FROM meta"))
         except sqlite3.OperationalError:  # its tables are just being made
             meta = {}
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise Fatal(f"the journal {path} is damaged: {error}") from error
         if "epoch" not in meta:
             self._db.close()
             raise NotReady(path)
@@ -248,13 +317,13 @@ class Reader:
 
     def read(self, first: int = 1, limit: int = 2**31) -> Iterator[Event]:
         """Yield events from seq `first` on, `limit` at most."""
-        yield from _events(self._db, self.producer, self.session, self.epoch, first, limit)
+        for row in _rows(self._db, first, limit):
+            yield row.event(self.producer, self.session, self.epoch)
 
     def about(self, subject: str) -> list[Event]:
         """Return the story of one subject."""
-        return list(
-            _events(self._db, self.producer, self.session, self.epoch, 1, 2**31, subject=subject)
-        )
+        rows = _rows(self._db, 1, 2**31, subject)
+        return [row.event(self.producer, self.session, self.epoch) for row in rows]
 
     def cursors(self) -> dict[str, Cursor]:
         """Return the stored cursors by producer."""
@@ -292,50 +361,23 @@ def first_broken(db: sqlite3.Connection, epoch: bytes, last: int | None = None) 
     return None
 
 
-def _events(
-    db: sqlite3.Connection,
-    producer: str,
-    session: str,
-    epoch: bytes,
-    first: int,
-    limit: int,
-    subject: str | None = None,
-) -> Iterator[Event]:
+def _rows(
+    db: sqlite3.Connection, first: int, limit: int, subject: str | None = None
+) -> Iterator[Row]:
     where = "seq >= ?" if subject is None else "seq >= ? AND subject = ?"
     arguments = (first, limit) if subject is None else (first, subject, limit)
-    rows = db.execute(
+    found = db.execute(
         "SELECT seq, uid, cause, schema, at, subject, body, prev, hash FROM event "  # noqa: S608
         f"WHERE {where} ORDER BY seq LIMIT ?",
         arguments,
     )
-    for seq, uid, cause, schema, at, about, body, prev, digest in rows:
-        if schema > SCHEMA:
-            raise Fatal(f"event {seq} of {producer} has schema {schema}: a newer coldstream is due")
-        yield Event(
-            schema=schema,
-            producer=producer,
-            epoch=epoch,
-            seq=seq,
-            uid=uid,
-            cause=cause,
-            session=session,
-            at=at,
-            subject=about,
-            body=decode(body),
-            prev=prev,
-            hash=digest,
-        )
+    for row in found:
+        yield Row(*row)
 
 
 def _row(e: Event) -> tuple[object, ...]:
     body = encode(e.body)
     return (e.seq, e.uid, e.cause, kind_of(e.body), e.schema, e.at, e.subject, body, e.prev, e.hash)
-
-
-def check_event(event: Event) -> None:
-    """Raise Bug when an event that came over the wire is not what its producer hashed."""
-    if chain_hash(event.prev, event.seq, kind_of(event.body), encode(event.body)) != event.hash:
-        raise Bug(f"event {event.seq} of {event.producer} does not match its hash")
 
 
 def _hold(path: Path, producer: str) -> int:

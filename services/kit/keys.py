@@ -6,12 +6,18 @@ the bus uses ipc sockets in a private folder and needs no keys. Source: reliabil
 
 import os
 import stat
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Self
 
 import msgspec
 import zmq
+from zmq.utils import z85
 
 from services.kit.errors import Misuse
+
+DOMAIN = b"coldstream"
 
 
 class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,7 +42,9 @@ class Security(msgspec.Struct, frozen=True):
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.own.secret.encode())
         if serve:
             socket.setsockopt(zmq.CURVE_SERVER, 1)
-            socket.setsockopt(zmq.ZAP_DOMAIN, b"coldstream")
+            socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
+            # Without a gate that answers, nobody is let in.
+            socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         elif self.server_public is None:
             raise Misuse("connecting over TCP needs the server's public key")
         else:
@@ -80,3 +88,81 @@ def load(path: Path) -> KeyFile:
     if key.secret is not None and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise Misuse(f"{path} can be read by others: chmod 600 {path}")
     return key
+
+
+class Gate:
+    """Lets clients in whose public key is on the list, and nobody else.
+
+    CURVE alone proves that a client has *some* key. libzmq asks the gate (ZAP, RFC 27) about
+    every connection to a server socket of `context` before a byte of it is passed on.
+
+    Parameters
+    ----------
+    context
+        Context of the servers; it may have one gate.
+    allowed
+        Keys of the clients.
+    denied
+        Called on the gate's thread with the address and public key of a client that was turned
+        away.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context,
+        allowed: Iterable[KeyFile],
+        denied: Callable[[str, str], None] = lambda address, public: None,
+    ):
+        self._context, self._denied = context, denied
+        self._allowed = {z85.decode(key.public): key.name for key in allowed}
+        self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._socket = context.socket(zmq.REP)
+        self._socket.linger = 0
+        try:
+            self._socket.bind("inproc://zeromq.zap.01")
+        except zmq.ZMQError as error:
+            self._socket.close()
+            os.close(self._stop)
+            raise Misuse("this process has a gate already") from error
+        self._thread = threading.Thread(target=self._run, name="coldstream-gate", daemon=True)
+        self._thread.start()
+
+    def guards(self, context: zmq.Context) -> bool:
+        """Say whether the gate answers for the servers of a context."""
+        return context is self._context and self._thread.is_alive()
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._stop, zmq.POLLIN)
+        try:
+            while self._stop not in dict(poller.poll()):
+                self._answer()
+        except zmq.ContextTerminated:
+            pass
+        finally:
+            self._socket.close()
+
+    def _answer(self) -> None:
+        version, request, _domain, address, _routing_id, mechanism, *keys = (
+            self._socket.recv_multipart()
+        )
+        name = self._allowed.get(keys[0]) if mechanism == b"CURVE" and keys else None
+        status = (b"400", b"this key is not known here") if name is None else (b"200", b"OK")
+        user = (name or "").encode()
+        self._socket.send_multipart([version, request, *status, user, b""])
+        if name is None:
+            public = z85.encode(keys[0]).decode() if keys else "no key"
+            self._denied(address.decode(errors="replace"), public)
+
+    def close(self) -> None:
+        """Let nobody in any more; connections that stand are kept."""
+        os.eventfd_write(self._stop, 1)
+        self._thread.join()
+        os.close(self._stop)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

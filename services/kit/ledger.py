@@ -113,6 +113,8 @@ class Ledger:
             case ResultsOutdated():
                 for movie in body.movies:
                     entries[movie] = Entry("pending", "", "settings changed: due again", at)
+                    if stage == "proc":
+                        self.particles.pop(movie, None)
             case _:
                 self._take_session(stage, body)
         if isinstance(body, ParticlesExtracted):

@@ -18,7 +18,8 @@ def format_value(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
-    text = str(value)
+    # A name from a file must not steer the terminal of the person who tails.
+    text = "".join(c if c.isprintable() or c.isspace() else "?" for c in str(value))
     if not text or any(c.isspace() or c in '"=' for c in text):
         return '"' + " ".join(text.split()).replace('"', "'") + '"'
     return text

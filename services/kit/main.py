@@ -8,6 +8,7 @@ import argparse
 import faulthandler
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,10 @@ def service_main(
     except Fatal as error:
         log.line("service.fatal", "ERROR", detail=error)
         return FATAL
-    except Bug:
-        log.line("service.bug", "ERROR")
-        raise
+    except Bug as error:
+        log.line("service.bug", "ERROR", detail=error)
+        traceback.print_exc()
+        return BUG
     finally:
         sys.stdout.flush()
         log.close()

@@ -61,6 +61,6 @@ class Options:
         if value == "":
             return default
         number = value.rpartition("(")[2].rstrip(") ")
-        if not number.isdigit():
+        if not number.isdecimal():
             raise self._bad(key, 'a choice that ends with its number, like "No flipping (0)"')
         return int(number)

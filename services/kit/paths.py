@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import re
+import stat
 from pathlib import Path
 
 from algorithms.formats.atomic import atomic_write, sync_folder
@@ -41,6 +43,8 @@ class Layout:
         for folder in (self.journals, self.snapshots, self.logs, self.done, self.tmp):
             folder.mkdir(parents=True, exist_ok=True)
         self.sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.sockets, *list(self.sockets.parents)[:2]):
+            _refuse_foreign(folder)
 
     @property
     def sockets(self) -> Path:
@@ -70,7 +74,7 @@ def file_system_of(path: Path, mounts: str) -> tuple[str, str]:
         fields = line.split()
         if len(fields) < 3:
             continue
-        point = fields[1].encode().decode("unicode_escape")
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[1])
         inside = target == point or target.startswith(point.rstrip("/") + "/")
         if inside and (len(point) >= len(best[0]) or best[1] == "unknown"):
             best = (point, fields[2])
@@ -85,8 +89,18 @@ def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:
         except OSError:
             return  # not Linux: nothing known, nothing claimed
     point, kind = file_system_of(path, mounts)
-    if kind in NETWORK_FILE_SYSTEMS or kind.startswith("fuse."):
+    if kind in NETWORK_FILE_SYSTEMS or kind == "fuse" or kind.startswith("fuse."):
         raise Misuse(
             f"the journal {path} would be on a network file system ({kind}, mounted at {point}), "
             "where SQLite cannot keep its promises; put the project on a local disk"
         )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise Misuse when another user could put sockets of their own in place of ours."""
+    status = folder.lstat()
+    is_sticky = status.st_mode & stat.S_ISVTX  # as in /tmp, others cannot touch what is ours
+    others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_sticky
+    is_foreign = status.st_uid not in (0, os.getuid())
+    if is_foreign or others_write or not stat.S_ISDIR(status.st_mode):
+        raise Misuse(f"{folder} has to be yours alone: remove it, or set XDG_RUNTIME_DIR")

@@ -123,10 +123,10 @@ class Supervisor:
         if code is None:
             return
         self._drain(child)
+        child.process, child.start_at = None, now + RESTART_S
         if code == MISUSE:
             raise Misuse(f"{child.name} cannot run with this configuration; see its line above")
         self._show(f"{child.name} ended ({_why(code)}); it is started again")
-        child.process, child.start_at = None, now + RESTART_S
 
     def _drain(self, child: Child) -> None:
         """Show the last lines of a process that has ended."""
@@ -147,10 +147,10 @@ class Supervisor:
         self._selector.close()
 
     def _end(self, children: Sequence[Child], limit_s: float) -> None:
-        alive = [c for c in children if c.process is not None and c.process.poll() is None]
+        alive = [c for c in children if c.process is not None]
         for child in alive:
             assert child.process is not None  # noqa: S101
-            child.process.send_signal(signal.SIGTERM)
+            child.process.send_signal(signal.SIGTERM)  # does nothing to one that has ended
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
             for key, _ in self._selector.select(0.05):

@@ -5,6 +5,7 @@ computed again, its result is adopted. The manifest is written last, so there is
 without its files. Source: reliability.md section 2.5, architecture.md section 5.
 """
 
+import errno
 import hashlib
 import importlib
 import os
@@ -22,6 +23,7 @@ from services.kit.paths import Layout, atomic_write, sync_folder
 
 # Changes when an algorithm changes its results: part of every content key.
 CODE_VERSION = "1"
+SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -146,8 +148,9 @@ def execute(project: str, task_bytes: bytes, token: int) -> bytes:
     except Refused as refused:
         reply = Reply(code=refused.code, detail=refused.detail)
     except OSError as error:
-        # The task touches only its own movie and its own folder: a file could not be read.
-        if error.errno is None or isinstance(error, ConnectionError):
+        # The task touches only its own movie and its own folder: a file could not be read, unless
+        # it is the machine that has no room or no handles left.
+        if error.errno in (None, *SURROUNDINGS) or isinstance(error, ConnectionError):
             raise
         reply = Reply(code=Code.READ_ERROR, detail=f"{task.movie}: {error}")
     finally:

@@ -31,7 +31,7 @@ def motion_request(settled: MovieSettled, options: Options, machine: State) -> M
     """Return the motion correction request of a movie."""
     path = movie_path(settled)
     gain = gain_of(settled, options)
-    bin_factor = options.number("bin_factor", 1.0, 0.5, 16.0)
+    bin_factor = options.number("bin_factor", 1.0, 1.0, 16.0)
     bfactor = options.number("bfactor", -1.0, -1.0, 1e5)  # -1: from the pixel size
     return MotionRequest(
         movie=settled.movie,
@@ -78,7 +78,7 @@ def ctf_request(
         defocus_min_A=options.number("dfmin", 5000.0, -1e5, 1e6),
         defocus_max_A=options.number("dfmax", 50000.0, -1e5, 1e6),
         defocus_step_A=options.number("dfstep", 500.0, 1.0, 1e5),
-        astigmatism_A=options.number("dast", 100.0, 0.0, 1e5),
+        astigmatism_A=options.number("dast", 500.0, 0.0, 1e5),
         phase_shift=options.switch("do_phaseshift", False),
         phase_min_deg=options.number("phase_min", 0.0, -360.0, 360.0),
         phase_max_deg=options.number("phase_max", 180.0, -360.0, 360.0),

@@ -67,46 +67,52 @@ def test_every_named_crash_point(raw30: Path, undisturbed: dict, tmp_path: Path)
 @pytest.mark.timeout(900)
 def test_twenty_random_kills(raw30: Path, undisturbed: dict, tmp_path: Path) -> None:
     """SIGKILL of any process at random times, the supervisor included, twenty times."""
-    project, log = tmp_path / "project", tmp_path / "log"
-    command = ("process", raw30, "--project", project, *sessions.SETTINGS)
     chance = random.Random(20)
     killed: list[str] = []
+    while len(killed) < 20:
+        before = len(killed)
+        project = tmp_path / f"project{before}"
+        disturb(raw30, project, chance, killed, project.with_suffix(".log"))
+        assert len(killed) > before, "the session was over before it could be disturbed"
+        sessions.assert_same(sessions.outcome(project), undisturbed)
+        check_once(project)
+
+
+def disturb(raw: Path, project: Path, chance: random.Random, killed: list[str], log: Path) -> None:
+    """Process a session while processes are killed; start it again whenever all of it is dead."""
+    command = ("process", raw, "--project", project, *sessions.SETTINGS)
     live = sessions.Live(*command, log=log)
     try:
-        deadline = time.monotonic() + 800
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + 300
+        while live.popen.poll() != 0:
+            assert time.monotonic() < deadline, log.read_text()[-3000:]
             if live.popen.poll() is not None:
-                if live.popen.returncode == 0:
-                    break
                 live.end()
                 live = sessions.Live(*command, log=log)
             if len(killed) < 20:
-                time.sleep(chance.uniform(0.3, 2.5))
-                victim = kill_one(live.popen.pid, chance, killed)
-                if victim:
-                    killed.append(victim)
+                time.sleep(chance.uniform(0.3, 2.0))
+                killed += kill_one(live.popen.pid, chance, killed)
             else:
                 time.sleep(0.2)
-        assert live.wait(10) == 0, log.read_text()[-3000:]
     finally:
         live.end()
-    assert len(killed) >= 5, "the session was over before it could be disturbed"
-    sessions.assert_same(sessions.outcome(project), undisturbed)
-    check_once(project)
 
 
-def kill_one(root: int, chance: random.Random, killed: list[str]) -> str | None:
-    """SIGKILL the supervisor or any process below it; return its name."""
+def kill_one(root: int, chance: random.Random, killed: list[str]) -> list[str]:
+    """SIGKILL the supervisor or any process below it; return its name, if one was killed."""
     try:
         top = psutil.Process(root)
-        tree = [top, *top.children(recursive=True)]
+        tree = [p for p in (top, *top.children(recursive=True)) if p.is_running()]
         tree = [p for p in tree if p.status() != psutil.STATUS_ZOMBIE]
+        if not tree:
+            return []
         victim = chance.choice(tree)
         name = "supervisor" if victim.pid == root else victim.name()
         # A movie whose worker dies three times is refused, and rightly so: spread the workers.
-        if name not in ("supervisor",) and "coldstream" not in name and killed[-3:].count(name):
-            return None
+        is_worker = name != "supervisor" and "coldstream" not in name
+        if is_worker and name in killed[-3:]:
+            return []
         victim.kill()
-        return name
+        return [name]
     except psutil.NoSuchProcess:
-        return None
+        return []
