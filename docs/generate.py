@@ -43,6 +43,10 @@ REFUSALS = {
         "The file ends before its own header or directory says it should.",
         "Copy it again; the movie is looked at again when the file changes.",
     ),
+    "TOO_LARGE": (
+        "The file's header asks for more than any camera gives.",
+        "Open the file with another program; it is most likely damaged.",
+    ),
     "BAD_HEADER": (
         "The file's header contradicts itself or its partner.",
         "Open the file with another program; if that succeeds, report it.",

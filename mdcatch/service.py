@@ -147,6 +147,9 @@ class Mdcatch:
     def render(self, state: State, *, everything: bool) -> None:
         """Write views: none; the journal says it all."""
 
+    def begin(self, state: State) -> None:
+        """Nothing of the project is mdcatch's."""
+
     def finish(self, state: State) -> None:
         """Leave everything as it is."""
 

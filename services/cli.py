@@ -165,6 +165,8 @@ def process(  # noqa: PLR0913
     """
     from services.screen import totals_line
 
+    if folder.is_dir() and not any(folder.iterdir()):
+        raise Misuse(f"{folder} is empty: give the EPU session folder")
     changes = {
         "gain": gain,
         "particle_diameter_A": particle_diameter,

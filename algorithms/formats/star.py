@@ -8,6 +8,7 @@ Source: schemes.md section 1 and preprocessing.md section 7.1.
 
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ _BATCH = 2000
 
 _BLANKS = " \t\r"
 _VERSION = re.compile(r"#\s*version\s+\d+\s*")
-_TOKEN = re.compile(r"""[ \t]*(?:"(.*?)"(?=[ \t]|$)|'(.*?)'(?=[ \t]|$)|(\#.*)|([^ \t]+))""")
+_WORD = re.compile(r"[ \t]*([^ \t]+)")
+_CLOSING = {mark: re.compile(mark + r"(?=[ \t]|$)") for mark in "\"'"}
 # With none of these in the rows, str.split() yields exactly RELION's tokens.
 _NEEDS_CARE = "\"'#\r\x0b\x0c\x1c\x1d\x1e\x1f"
 
@@ -274,10 +276,21 @@ class _Reader:
 
 
 def _tokens(line: str) -> Iterator[str]:
-    for match in _TOKEN.finditer(line.rstrip(_BLANKS)):
-        if match[3] is not None:
+    """Values of one line; in time linear in its length, whatever quotes it holds."""
+    line = line.rstrip(_BLANKS)
+    closing = {mark: [m.start() for m in end.finditer(line)] for mark, end in _CLOSING.items()}
+    at = 0
+    while match := _WORD.match(line, at):
+        word, (start, at) = match[1], match.span(1)
+        if word[0] == "#":
             return
-        yield next(text for text in match.groups() if text is not None)
+        ends = closing.get(word[0], [])
+        following = bisect_right(ends, start)
+        if following == len(ends):
+            yield word
+        else:
+            at = ends[following] + 1
+            yield line[start + 1 : at - 1]
 
 
 def save(

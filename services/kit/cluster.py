@@ -51,15 +51,16 @@ def run_cluster(layout: Layout, workers: int, memory_limit: str, log: Log) -> No
         signal.signal(number, lambda *_: stop.set())
     layout.cluster_file.unlink(missing_ok=True)
     sweep(layout)
-    # Dask's own lines are for Dask's developers; what matters comes through the services.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    # Dask's own lines are for Dask's developers (a client that leaves is "critical" to it); what
+    # matters to people comes through the services.
+    logging.disable(logging.CRITICAL)
     with dask.config.set(SETTINGS):
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address="",
+            dashboard_address=None,  # pyright: ignore[reportArgumentType] (None: no dashboard)
             memory_limit=memory_limit,
             worker_class="distributed.Nanny",
             silence_logs=logging.CRITICAL,

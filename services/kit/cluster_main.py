@@ -25,6 +25,7 @@ def main() -> int:
     session = sessions.load(layout)
     log = Log("cluster", layout.logs / "cluster.log")
     run_cluster(layout, session.workers, session.worker_memory, log)
+    log.close()
     return 0
 
 

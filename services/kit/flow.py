@@ -6,8 +6,8 @@ those that have results. Which tasks are wanted follows from where the passes ar
 Source: architecture.md section 1, schemes.md sections 6, 14 and 15.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -24,6 +24,7 @@ from services.kit.events import (
     SettingsApplied,
 )
 from services.kit.host import Arrived, Failed, Finished, Paused, Started, Ticked
+from services.kit.options import Options
 from services.kit.work import Task
 
 # How many moves one event may record: bounds its size.
@@ -38,12 +39,36 @@ class JobMade(NamedTuple):
     label: str
 
 
+class Shell(Protocol):
+    """What a Flow needs of its Scheme's surroundings; `services.kit.schemes` has the real one."""
+
+    scheme: Scheme
+    world: Any  # a schemer World whose `rows` may be set
+
+    def options(self, state: Any, node: str) -> Options:
+        """Return the options of a job node, ready to use."""
+        ...
+
+    def make_job(self, state: Any, node: str) -> tuple[str, str]:
+        """Return (process, label) of a node's job; called again after a crash, the same."""
+        ...
+
+    def show_running(self, state: Any) -> None:
+        """Show the jobs of the project as running."""
+        ...
+
+    def show_finished(self, state: Any) -> None:
+        """Show the jobs in which nothing is undecided as succeeded."""
+        ...
+
+
 class FlowState(msgspec.Struct, kw_only=True):
     """What every Scheme service knows; movies are named by their identity."""
 
     machine: machine.State
     optics: dict[int, OpticsGrouped] = {}
     pool: dict[str, None] = {}  # movies in no pass that have not gone all the way
+    fresh: dict[str, None] = {}  # those of the pool that no pass has carried yet
     pass_of: dict[str, int] = {}
     at_node: dict[int, str] = {}  # pass -> node it was last accounted at
     items_of: dict[int, list[str]] = {}  # pass -> movies it was last accounted with
@@ -54,23 +79,15 @@ class FlowState(msgspec.Struct, kw_only=True):
     settings: str = ""
 
 
-S = TypeVar("S", bound=FlowState)
-
-
 class Flow:
     """Base of the Scheme services; a subclass says what happens at each node.
 
     Parameters
     ----------
-    scheme
-        The Scheme.
-    world
-        What operators may ask of the outside.
+    shell
+        The Scheme, its world and its folder in the project.
     settings
         Digest of all settings that influence results.
-    make_job
-        Gives a node its folder in the project; returns (process, label). Called again after a
-        crash, it returns the same folder.
     """
 
     name: str
@@ -78,15 +95,9 @@ class Flow:
     instant_nodes: tuple[str, ...]
     last_node: str  # a movie decided here has gone all the way
 
-    def __init__(
-        self,
-        scheme: Scheme,
-        world: Any,
-        settings: str,
-        make_job: Callable[[Any, str], tuple[str, str]],
-    ):
-        self.scheme, self.world, self.settings = scheme, world, settings
-        self._make_job = make_job
+    def __init__(self, shell: Shell, settings: str):
+        self._shell, self.settings = shell, settings
+        self.scheme: Scheme = shell.scheme
 
     # ---- what a subclass provides
 
@@ -122,6 +133,10 @@ class Flow:
         """Return the row counts of tables that operators ask about: path -> rows."""
         return {}
 
+    def rebase(self, state: Any) -> tuple[tuple[str, ...], ...]:
+        """Return the moves that keep the Scheme's counters true after results were dropped."""
+        return ()
+
     # ---- fold
 
     def apply(self, state: Any, body: Body, at: float) -> None:
@@ -148,7 +163,7 @@ class Flow:
         state.refused.pop(movie, None)
         state.through.pop(movie, None)
         if movie not in state.pass_of:
-            state.pool[movie] = None
+            state.pool[movie] = state.fresh[movie] = None
 
     def _decided(self, state: Any, node: str, movie: str) -> None:
         if state.inside.get(node, {}).pop(movie, 0) is None:
@@ -184,6 +199,7 @@ class Flow:
         state.items_of[number] = movies
         for movie in movies:  # also those that came over from a pass that was merged into this
             state.pool.pop(movie, None)
+            state.fresh.pop(movie, None)
             state.pass_of[movie] = number
         if state.at_node.get(number) == there.node:
             return
@@ -243,7 +259,7 @@ class Flow:
                 yield from self._started(state)
                 yield from self._advance(state, at)
             case Ticked(at):
-                yield from self._step(state, machine.Tick(at=at))
+                yield from self._ticked(state, at)
             case Paused(at):
                 yield from self._advance(state, at)
 
@@ -261,13 +277,24 @@ class Flow:
     def _started(self, state: Any) -> Iterator[Body]:
         if state.settings not in ("", self.settings):
             for body in list(self.outdated(state)):
-                yield from self._take_out(state, body.movies)
-                yield body
-            if state.refused:
-                movies = tuple(state.refused)
-                yield from self._take_out(state, movies)
-                yield ResultsOutdated(stage="refused", movies=movies)
+                yield from self._due_again(state, body, body.stage)
+            stages = {body.stage for body in state.refused.values()}
+            for stage in sorted(stages):
+                movies = tuple(m for m, body in state.refused.items() if body.stage == stage)
+                body = ResultsOutdated(stage="refused", movies=movies)
+                yield from self._due_again(state, body, stage)
         yield SettingsApplied(digest=self.settings)
+
+    def _due_again(self, state: Any, body: ResultsOutdated, node: str) -> Iterator[Body]:
+        """Drop results, and send the movies to the node where they are due."""
+        yield from self._take_out(state, body.movies)
+        yield body
+        yield from self._moved(state, self.rebase(state))
+        if node in self.task_nodes:
+            # Straight to the node: operators before it ask for news, and these are none.
+            yield from self._moved(
+                state, (("pass", str(state.machine.next_pass), node, *body.movies),)
+            )
 
     def _take_out(self, state: Any, movies: Iterable[str]) -> Iterator[Body]:
         """Take movies out of the passes they are in."""
@@ -283,9 +310,8 @@ class Flow:
         """Start a pass with what waits, and move every pass whose movies are all decided."""
         while True:
             moved = False
-            if state.pool and not state.machine.ended:
-                arrived = machine.DataArrived(items=tuple(state.pool), at=at)
-                for body in self._step(state, arrived):
+            if state.fresh and not state.machine.ended:
+                for body in self._start_pass(state, at):
                     moved = True
                     yield body
             for number in list(state.left):
@@ -294,6 +320,18 @@ class Flow:
                     yield body
             if not moved:
                 return
+
+    def _start_pass(self, state: Any, at: float) -> Iterator[Body]:
+        yield from self._step(state, machine.DataArrived(items=tuple(state.pool), at=at))
+
+    def _ticked(self, state: Any, at: float) -> Iterator[Body]:
+        deadline = machine.wait_deadline(self.scheme, state.machine)
+        if state.pool and deadline is not None and at >= deadline:
+            # Movies that a pass brought back (a fork said "not yet") go with the next one, which
+            # starts with new data or, as here, when the wait of the Scheme is over.
+            yield from self._start_pass(state, at)
+        else:
+            yield from self._step(state, machine.Tick(at=at))
 
     def _advance_pass(self, state: Any, number: int, at: float) -> Iterator[Body]:
         node = state.at_node[number]
@@ -320,8 +358,8 @@ class Flow:
         return job is not None and job.has_started
 
     def _step(self, state: Any, stimulus: Any) -> Iterator[Body]:
-        self.world.rows = self.rows(state)
-        moves = machine.step(self.scheme, state.machine, stimulus, self.world)
+        self._shell.world.rows = self.rows(state)
+        moves = machine.step(self.scheme, state.machine, stimulus, self._shell.world)
         yield from self._moved(state, tuple(moves))
 
     def _moved(self, state: Any, moves: tuple[tuple[str, ...], ...]) -> Iterator[Body]:
@@ -338,8 +376,16 @@ class Flow:
         """Give folders to the job nodes that a pass has reached for the first time."""
         for node in dict.fromkeys(state.at_node.values()):
             if self._carries_out(node) and not state.machine.jobs[node].has_started:
-                process, label = self._make_job(state, node)
+                process, label = self._shell.make_job(state, node)
                 yield JobMade(node, process, label)
+
+    def begin(self, state: Any) -> None:
+        """Show the jobs as running again."""
+        self._shell.show_running(state)
+
+    def finish(self, state: Any) -> None:
+        """Show the jobs as finished where nothing is undecided in them."""
+        self._shell.show_finished(state)
 
     def want(self, state: Any, room: int, running: Container[str]) -> list[Task]:
         """Return up to `room` tasks, later nodes first: what is begun is finished first."""

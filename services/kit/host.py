@@ -111,6 +111,10 @@ class Service(Protocol[S]):
         """Write the views of the state; `everything` False: only what must never be stale."""
         ...
 
+    def begin(self, state: S) -> None:
+        """Make the project look as it should while the service is running."""
+        ...
+
     def finish(self, state: S) -> None:
         """Leave the project as it should look while the service is not running."""
         ...
@@ -184,7 +188,9 @@ class Host:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = False
         self._snapshot_at = self.journal.head
-        self._dirty, self._render_at, self._tick_at = True, 0.0, 0.0
+        # What the views lack: anything, and what must never be stale.
+        self._dirty = self._moved = True
+        self._render_at, self._tick_at = 0.0, 0.0
         self._poll_at = 0.0
 
     # ---- start and stop
@@ -209,6 +215,7 @@ class Host:
             if self.source is not None:
                 self.source.open(self.wake)
             self._handle([(Started(time.time()), None, "")])
+            self.service.begin(self.state)
             self.log.line("service.started", head=self.journal.head)
             notify(READY="1")
             while not self._stopping:
@@ -352,7 +359,7 @@ class Host:
         if not drafts:
             return
         self._producer.ring()
-        self._dirty = True
+        self._dirty = self._moved = True
         for draft in drafts:
             line = self.service.explain(draft.body)
             if line is not None:
@@ -368,8 +375,9 @@ class Host:
             self._handle([(deed, None, "") for deed in deeds])
         else:
             raise Bug(f"{self.service.name} asks for local deeds without end")
-        if self._dirty:
+        if self._moved:
             self.service.render(self.state, everything=False)
+            self._moved = False
         if self.runner is None:
             return
         running = self.runner.running

@@ -348,11 +348,13 @@ class NotReady(Misuse):
 
 def first_broken(db: sqlite3.Connection, epoch: bytes, last: int | None = None) -> int | None:
     """Return the first seq among the `last` rows (None: all) that breaks the chain, or None."""
-    query = "SELECT seq, kind, body, prev, hash FROM event ORDER BY seq"
-    if last is not None:
-        query = f"SELECT * FROM ({query} DESC LIMIT {int(last)}) ORDER BY seq"  # noqa: S608
-    expected: tuple[int, bytes] | None = None if last is not None else (1, epoch.ljust(32, b"\0"))
-    for seq, kind, body, prev, digest in db.execute(query):
+    (head,) = db.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
+    first = 1 if last is None else max(1, head - last + 1)
+    expected: tuple[int, bytes] | None = (1, epoch.ljust(32, b"\0")) if first == 1 else None
+    rows = db.execute(
+        "SELECT seq, kind, body, prev, hash FROM event WHERE seq >= ? ORDER BY seq", (first,)
+    )
+    for seq, kind, body, prev, digest in rows:
         if expected is not None and (seq, prev) != expected:
             return seq
         if chain_hash(prev, seq, kind, body) != digest:

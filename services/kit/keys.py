@@ -27,6 +27,22 @@ class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     public: str
     secret: str | None = None
 
+    def raw_public(self) -> bytes:
+        """Return the 32 bytes of the public key.
+
+        Raises
+        ------
+        Misuse
+            It is none.
+        """
+        try:
+            raw = z85.decode(self.public)
+        except (ValueError, KeyError):
+            raw = b""
+        if len(raw) != 32:
+            raise Misuse(f"{self.public!r} of {self.name} is not a public key: 40 characters Z85")
+        return raw
+
 
 class Security(msgspec.Struct, frozen=True):
     """The keys one process uses: its own pair, and the server it trusts when it connects."""
@@ -85,6 +101,7 @@ def load(path: Path) -> KeyFile:
         key = msgspec.json.decode(path.read_bytes(), type=KeyFile)
     except (OSError, msgspec.MsgspecError) as error:
         raise Misuse(f"{path} is not a usable key file: {error}") from error
+    key.raw_public()
     if key.secret is not None and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise Misuse(f"{path} can be read by others: chmod 600 {path}")
     return key
@@ -114,7 +131,7 @@ class Gate:
         denied: Callable[[str, str], None] = lambda address, public: None,
     ):
         self._context, self._denied = context, denied
-        self._allowed = {z85.decode(key.public): key.name for key in allowed}
+        self._allowed = {key.raw_public(): key.name for key in allowed}
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0

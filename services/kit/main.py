@@ -19,7 +19,7 @@ from services.kit import session as sessions
 from services.kit.errors import Bug, Fatal, Misuse
 from services.kit.faults import name_process
 from services.kit.host import Host, Source
-from services.kit.logs import Log
+from services.kit.logs import LEVELS, Log
 from services.kit.paths import Layout
 from services.kit.process import die_with_parent, show_name
 from services.kit.session import Session
@@ -75,7 +75,7 @@ def service_main(
     parser = argparse.ArgumentParser(prog=f"coldstream service {name}")
     parser.add_argument("--project", type=Path, required=True, help="RELION project folder")
     parser.add_argument("--parent", type=int, help="stop when this process ends")
-    parser.add_argument("--log-level", default="INFO", help="DEBUG, INFO, WARNING or ERROR")
+    parser.add_argument("--log-level", default="INFO", choices=LEVELS, help="lowest level shown")
     arguments = parser.parse_args(argv)
     if arguments.parent is not None:
         die_with_parent(arguments.parent)

@@ -123,6 +123,18 @@ class SchemeShell:
         crash_point("after-job-folder-before-commit")
         return process, label
 
+    def show_running(self, state: Any) -> None:
+        """Show the jobs as running: their service is there and takes what comes."""
+        for row in state.machine.jobs.values():
+            if row.has_started:
+                self._relion.set_status(row.current_name, "Running")
+
+    def show_finished(self, state: Any) -> None:
+        """Show a job as succeeded where no movie is undecided; the others stay running."""
+        for node, row in state.machine.jobs.items():
+            if row.has_started and not state.inside.get(node):
+                self._relion.set_status(row.current_name, "Succeeded")
+
 
 def output_root(process: str, path: str) -> str:
     """Return the path, without suffix, of what a job makes from `path`.

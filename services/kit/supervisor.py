@@ -31,6 +31,11 @@ class Child:
         self.start_at = 0.0
         self.rest = b""  # a line that has not ended yet
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self.process is not None and self.process.poll() is None
+
     def start(self) -> None:
         """Start the process in a session of its own, so that Ctrl-C reaches only us."""
         now = time.monotonic()
@@ -71,7 +76,7 @@ class Supervisor:
         return {
             name: child.process.pid
             for name, child in self._children.items()
-            if child.process is not None and child.process.poll() is None
+            if child.process is not None and child.is_running
         }
 
     def start(self) -> None:
@@ -152,18 +157,17 @@ class Supervisor:
             assert child.process is not None  # noqa: S101
             child.process.send_signal(signal.SIGTERM)  # does nothing to one that has ended
         deadline = time.monotonic() + limit_s
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and any(c.is_running for c in alive):
             for key, _ in self._selector.select(0.05):
                 self._read(key.data)
-            if all(c.process is None or c.process.poll() is not None for c in alive):
-                break
         for child in alive:
             assert child.process is not None  # noqa: S101
-            if child.process.poll() is None:
+            if child.is_running:
                 self._show(f"{child.name} did not stop within {limit_s:.0f} s; it is killed")
                 child.process.kill()
             child.process.wait()
             self._drain(child)
+            child.process = None
 
 
 def _why(code: int) -> str:

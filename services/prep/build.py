@@ -38,11 +38,8 @@ def build(layout: Layout, session: Session) -> tuple[Prep, Source | None]:
 
     shell = SchemeShell(layout.project, "prep", measured)
     service = Prep(
-        shell.scheme,
-        shell.world,
+        shell,
         shell.digest(),
-        shell.make_job,
-        shell.options,
         Views(layout.project),
     )
     return service, None

@@ -4,13 +4,11 @@ Runs the Scheme `prep`: importmovies, motioncorr, ctffind. Importing is instant;
 and CTF estimation are one task per movie. Source: schemes.md section 14.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import msgspec
 
 from schemer import machine
-from schemer.scheme import Scheme
 from services.kit.digest import file_digest
 from services.kit.events import (
     Body,
@@ -21,9 +19,8 @@ from services.kit.events import (
     OpticsGrouped,
     ResultsOutdated,
 )
-from services.kit.flow import Flow, short
+from services.kit.flow import Flow, Shell, short
 from services.kit.host import Finished
-from services.kit.options import Options
 from services.kit.work import Task, content_key
 from services.prep import plan
 from services.prep.requests import CtfRequest, CtfResult, MotionRequest, MotionResult
@@ -36,10 +33,8 @@ class Prep(Flow):
 
     Parameters
     ----------
-    scheme, world, settings, make_job
+    shell, settings
         See `Flow`.
-    options
-        Filled options of a job node.
     views
         Writer of prep's STAR files.
     """
@@ -53,15 +48,12 @@ class Prep(Flow):
 
     def __init__(
         self,
-        scheme: Scheme,
-        world: Any,
+        shell: Shell,
         settings: str,
-        make_job: Callable[[Any, str], tuple[str, str]],
-        options: Callable[[Any, str], Options],
         views: Views,
     ):
-        super().__init__(scheme, world, settings, make_job)
-        self._options, self._views = options, views
+        super().__init__(shell, settings)
+        self._views, self._options = views, shell.options
         self._digests: dict[str, str] = {}
 
     def empty(self) -> PrepState:
@@ -79,8 +71,8 @@ class Prep(Flow):
                     return
                 if before is not None:
                     # The file was replaced after it had been processed: start over with it.
-                    yield from self._take_out(state, (body.movie,))
-                    yield ResultsOutdated(stage="motioncorr", movies=(body.movie,))
+                    again = ResultsOutdated(stage="motioncorr", movies=(body.movie,))
+                    yield from self._due_again(state, again, "importmovies")
                 yield MovieImported(movie=body.movie, settled=body)
             case OpticsGrouped():
                 if body.optics_group not in state.optics:
@@ -223,10 +215,6 @@ class Prep(Flow):
         self._views.scheme(self.scheme, state.machine)
         if everything:
             self._views.tables(state)
-
-    def finish(self, state: PrepState) -> None:
-        """Show the jobs as finished where nothing is undecided in them."""
-        self._views.finish(state)
 
     def explain(self, body: Body) -> tuple[str, dict[str, object]] | None:
         """Return the log line of an event."""

@@ -145,7 +145,10 @@ def ctffind(request: bytes, folder: Path, project: Path) -> Output:
         max_phase_shift_deg=ask.phase_max_deg,
         phase_shift_step_deg=ask.phase_step_deg,
     )
-    fit = fit_ctf(spectrum, pixel, options)
+    try:
+        fit = fit_ctf(spectrum, pixel, options)
+    except ValueError as error:  # too few rings in the band: a spectrum this coarse has no fit
+        raise Refused(Code.UNSUPPORTED, f"{path}: {error}") from error
     mrc.write(folder / "ctf.mrc", fit.diagnostic.numpy(), pixel)
     (folder / "avrot.txt").write_text(avrot_text(fit, ask.power_spectrum))
     (folder / "fit.txt").write_text(summary_text(fit, ask.power_spectrum))

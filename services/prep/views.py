@@ -7,7 +7,6 @@ from pathlib import Path
 
 from algorithms.formats import star
 from schemer.machine import State
-from schemer.project import Project
 from schemer.scheme import Scheme
 from services.kit.events import MicrographCorrected
 from services.kit.schemes import write_scheme
@@ -27,7 +26,6 @@ class Views:
 
     def __init__(self, project: Path):
         self.project = project
-        self._relion = Project(project)
 
     def scheme(self, scheme: Scheme, state: State) -> None:
         """Write scheme.star."""
@@ -89,18 +87,6 @@ class Views:
         optics = optics_table(state.optics.values(), {"rlnMicrographPixelSize": pixels})
         tables = {"optics": optics, "micrographs": star.Table.of(columns)}
         save_table(self.project / process / name, tables)
-
-    def start(self, state: PrepState) -> None:
-        """Show the jobs as running."""
-        for row in state.machine.jobs.values():
-            if row.has_started:
-                self._relion.set_status(row.current_name, "Running")
-
-    def finish(self, state: PrepState) -> None:
-        """Show a job as succeeded where no movie is undecided; the others stay running."""
-        for node, row in state.machine.jobs.items():
-            if row.has_started and not state.inside.get(node):
-                self._relion.set_status(row.current_name, "Succeeded")
 
 
 def _motion_columns(rows: list[MicrographCorrected]) -> dict[str, list]:

@@ -37,11 +37,8 @@ def build(layout: Layout, session: Session) -> tuple[Proc, Source | None]:
 
     shell = SchemeShell(layout.project, "proc", measured)
     service = Proc(
-        shell.scheme,
-        shell.world,
+        shell,
         shell.digest(f"{session.particle_diameter_A}", f"{auto_box}"),
-        shell.make_job,
-        shell.options,
         Views(layout.project),
         diameter_A=diameter_A,
         auto_box=auto_box,

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from schemer import machine
-from schemer.scheme import Scheme
 from services.kit.errors import Code
 from services.kit.events import (
     Body,
@@ -23,9 +22,8 @@ from services.kit.events import (
     ParticlesPicked,
     ResultsOutdated,
 )
-from services.kit.flow import Flow, short
+from services.kit.flow import Flow, Shell, short
 from services.kit.host import Finished
-from services.kit.options import Options
 from services.kit.work import Task, content_key
 from services.proc import plan
 from services.proc.requests import ExtractRequest, ExtractResult, PickRequest, PickResult
@@ -38,10 +36,8 @@ class Proc(Flow):
 
     Parameters
     ----------
-    scheme, world, settings, make_job
+    shell, settings
         See `Flow`.
-    options
-        Filled options of a job node.
     views
         Writer of proc's STAR files.
     diameter_A
@@ -59,18 +55,15 @@ class Proc(Flow):
 
     def __init__(
         self,
-        scheme: Scheme,
-        world: Any,
+        shell: Shell,
         settings: str,
-        make_job: Callable[[Any, str], tuple[str, str]],
-        options: Callable[[Any, str], Options],
         views: Views,
         *,
         diameter_A: Callable[[Any], float],
         auto_box: bool,
     ):
-        super().__init__(scheme, world, settings, make_job)
-        self._options, self._views = options, views
+        super().__init__(shell, settings)
+        self._views, self._options = views, shell.options
         self._diameter_A, self._auto_box = diameter_A, auto_box
 
     def empty(self) -> ProcState:
@@ -87,8 +80,8 @@ class Proc(Flow):
                 if before is not None and before.key == body.key:
                     return
                 if before is not None:
-                    yield from self._take_out(state, (body.movie,))
-                    yield ResultsOutdated(stage="select_mics", movies=(body.movie,))
+                    again = ResultsOutdated(stage="select_mics", movies=(body.movie,))
+                    yield from self._due_again(state, again, "select_mics")
                 yield MicrographImported(movie=body.movie, ctf=body)
             case OpticsGrouped():
                 if body.optics_group not in state.optics:
@@ -176,6 +169,13 @@ class Proc(Flow):
             rows[f"{select.current_name}micrographs.star"] = len(state.selected)
         return rows
 
+    def rebase(self, state: ProcState) -> tuple[tuple[str, ...], ...]:
+        """Return the moves that make HAS_mics_increased see micrographs that come once more."""
+        prev = state.machine.floats.get("prev_nr_mics")
+        if prev is None or prev <= len(state.selected):
+            return ()
+        return (("set", "float", "prev_nr_mics", repr(float(len(state.selected)))),)
+
     # ---- tasks
 
     def task(self, state: ProcState, node: str, movie: str) -> Task:
@@ -243,10 +243,6 @@ class Proc(Flow):
         self._views.scheme(self.scheme, state.machine)
         if everything:
             self._views.tables(state)
-
-    def finish(self, state: ProcState) -> None:
-        """Show the jobs as finished where nothing is undecided in them."""
-        self._views.finish(state)
 
     def explain(self, body: Body) -> tuple[str, dict[str, object]] | None:
         """Return the log line of an event."""

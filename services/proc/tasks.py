@@ -21,9 +21,12 @@ from services.proc.requests import ExtractRequest, ExtractResult, PickRequest, P
 
 def _micrograph(project: Path, name: str) -> np.ndarray:
     try:
-        return mrc.read(project / name)
+        image = mrc.read(project / name)
     except FormatError as error:
         raise Refused(Code(error.code), str(error)) from error
+    if not np.isfinite(image).all():
+        raise Refused(Code.NOT_FINITE, f"{name} holds values that are no numbers: make it anew")
+    return image
 
 
 def autopick(request: bytes, folder: Path, project: Path) -> Output:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from algorithms.formats import star
 from schemer.machine import State
-from schemer.project import Project
 from schemer.scheme import Scheme
 from services.kit.schemes import write_scheme
 from services.kit.tables import ctf_columns, optics_table, save_table
@@ -26,7 +25,6 @@ class Views:
 
     def __init__(self, project: Path):
         self.project = project
-        self._relion = Project(project)
         self._particles: ParticlesFile | None = None
 
     def scheme(self, scheme: Scheme, state: State) -> None:
@@ -94,15 +92,3 @@ class Views:
             },
         )
         self._particles.update(optics, [(p.key, p.metadata_star) for p in parts if p.n_particles])
-
-    def start(self, state: ProcState) -> None:
-        """Show the jobs as running."""
-        for row in state.machine.jobs.values():
-            if row.has_started:
-                self._relion.set_status(row.current_name, "Running")
-
-    def finish(self, state: ProcState) -> None:
-        """Show a job as succeeded where no micrograph is undecided; the others stay running."""
-        for node, row in state.machine.jobs.items():
-            if row.has_started and not state.inside.get(node):
-                self._relion.set_status(row.current_name, "Succeeded")

@@ -61,13 +61,17 @@ def status(project: Path) -> dict:
     return json.loads(result.stdout)
 
 
+# Files that rightly tell whether a job was interrupted and continued.
+HISTORY = ("job.star", "job_pipeline.star", "default_pipeline.star")
+
+
 def outcome(project: Path) -> dict[str, object]:
     """Return all that has to be the same however often a session was interrupted."""
     tables = {
         str(path.relative_to(project)): path.read_text()
         for pattern in ("*/job*/*.star", "Schemes/*/scheme.star")
         for path in sorted(project.glob(pattern))
-        if path.name not in ("job_pipeline.star", "default_pipeline.star")
+        if path.name not in HISTORY
     }
     images = {
         str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest()

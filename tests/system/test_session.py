@@ -173,7 +173,8 @@ def test_misuse_is_told_in_one_line(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
     wrong = sessions.coldstream(
-        "process", raw, "--project", tmp_path / "q", "--set", "prep__motioncorr__binfactor=2"
+        *("up", "--raw", raw, "--project", tmp_path / "q"),
+        *("--set", "prep__motioncorr__binfactor=2"),
     )
     assert wrong.returncode == 2
     assert "prep__motioncorr__bin_factor" in wrong.stderr  # the near match

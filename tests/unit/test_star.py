@@ -104,6 +104,8 @@ def test_hostile_texts(tmp_path, monkeypatch):
         star.loads("data_\0x\n")
     with pytest.raises(StarError, match="more than 1024 columns"):
         star.loads("data_x\nloop_\n" + "".join(f"_c{i}\n" for i in range(2000)))
+    with pytest.raises(StarError, match="values for 2 labels"):  # must not take quadratic time
+        star.loads("data_x\nloop_\n_a\n_b\n" + '"a ' * 200_000)
     latin = tmp_path / "latin.star"
     latin.write_bytes(b"data_x\n_a \xe5\n")
     with pytest.raises(StarError, match="not UTF-8"):

@@ -1,0 +1,108 @@
+"""Real processes under measurement: how long they take to start, and how much memory they hold."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+from tests.system.sessions import environment
+
+
+def memory_MB(pid: int, field: str = "VmRSS") -> float:
+    """Return resident memory of a process; `VmHWM` is the most it ever had."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) / 1024
+    raise ProcessLookupError(f"process {pid} has ended")
+
+
+def processor_s(pid: int) -> float:
+    """Return the processor time a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Process:
+    """A process of a session, run as `coldstream up` runs it.
+
+    Parameters
+    ----------
+    module
+        What `python -m` starts.
+    project
+        RELION project folder.
+    ready
+        Words in the log line that says it is ready.
+    log
+        File for its output.
+    """
+
+    def __init__(self, module: str, project: Path, ready: str, log: Path):
+        self.module, self.log, self._ready = module, log, ready
+        self._file = open(log, "wb")
+        self._begun = time.monotonic()
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", module, "--project", str(project)],
+            stdin=subprocess.DEVNULL,
+            stdout=self._file,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+        )
+
+    def started(self, limit_s: float = 60.0) -> float:
+        """Wait until it is ready; return the seconds from its start."""
+        while self._ready not in self.log.read_text(errors="replace"):
+            late = time.monotonic() - self._begun > limit_s
+            if late or self.popen.poll() is not None:
+                tail = self.log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"{self.module} did not start:\n{tail}")
+            time.sleep(0.005)
+        return time.monotonic() - self._begun
+
+    def settle(self, quiet_s: float = 1.0, limit_s: float = 60.0) -> None:
+        """Wait until it has had nothing to do for some time."""
+        deadline = time.monotonic() + limit_s
+        before, since = processor_s(self.popen.pid), time.monotonic()
+        while time.monotonic() - since < quiet_s and time.monotonic() < deadline:
+            time.sleep(0.1)
+            used = processor_s(self.popen.pid)
+            if used - before > 0.03:
+                before, since = used, time.monotonic()
+
+    def stop(self, limit_s: float = 20.0) -> float:
+        """Stop it in order; return the seconds that took."""
+        begun = time.monotonic()
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGTERM)
+        try:
+            self.popen.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+        self._file.close()
+        return time.monotonic() - begun
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def service(name: str, project: Path, log: Path) -> Process:
+    """Start mdcatch, prep or proc."""
+    module = "mdcatch" if name == "mdcatch" else f"services.{name}"
+    return Process(module, project, "service.started", log)
+
+
+def cluster(project: Path, log: Path) -> Process:
+    """Start the cluster of a project."""
+    return Process("services.kit.cluster_main", project, "cluster.ready", log)

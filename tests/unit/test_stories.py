@@ -1,0 +1,104 @@
+"""What `status`, `why` and `tail` say."""
+
+import json
+
+import pytest
+
+from services import stories
+from services.kit.errors import Code
+from services.kit.events import (
+    MicrographRefused,
+    MovieImported,
+    MovieRefused,
+    MovieSeen,
+    SessionOpened,
+)
+from services.kit.ledger import Ledger
+from tests.books import Books
+from tests.report_session import settled
+
+MOVIE = "Images-Disc1/GridSquare_1/Data/FoilHole_1_Data_2"
+
+
+@pytest.fixture
+def books(tmp_path):
+    made = Books(tmp_path / "P")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ledger(books):
+    made = Ledger(books.layout)
+    yield made
+    made.close()
+
+
+def refuse(books: Books, count: int) -> None:
+    books.add("mdcatch", SessionOpened(name="grid4", raw="/raw/grid4", software="EPU"))
+    for number in range(count):
+        movie = f"{MOVIE}_{number:02d}"
+        books.add("mdcatch", MovieSeen(movie=movie, path=f"{movie}.tiff"))
+        books.add("mdcatch", MovieRefused(movie=movie, code=Code.TRUNCATED, detail="cut short"))
+
+
+def test_status_is_the_ledger_in_a_screen(books, ledger):
+    refuse(books, 30)
+    books.add("mdcatch", MovieSeen(movie="m", path="m.tiff"))
+    ledger.update()
+    lines = list(stories.status_lines(ledger))
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    assert lines[0] == "session grid4 (open), raw /raw/grid4"
+    assert lines[1].split() == ["seen", "=", "done", "+", "refused", "+", "pending"]
+    assert lines[2].split() == ["mdcatch", "31", "=", "0", "+", "30", "+", "1"]
+    assert "refused TRUNCATED FoilHole_1_Data_2_00 (mdcatch): cut short" in lines
+    assert lines[-1] == "and 16 more; `coldstream status --json` lists them all"
+
+
+def test_a_story_ends_with_where_the_movie_stands(books, ledger):
+    books.add("mdcatch", MovieSeen(movie=MOVIE, path=f"{MOVIE}.tiff"), settled(MOVIE, 0.0))
+    ledger.update()
+    assert stories.verdict(ledger, MOVIE) == "done in mdcatch, on its way to the next service"
+    books.add("prep", MovieImported(movie=MOVIE, settled=settled(MOVIE, 0.0)))
+    ledger.update()
+    assert stories.verdict(ledger, MOVIE).startswith("pending in prep for ")
+    assert stories.verdict(ledger, MOVIE).endswith(" s: waits for its turn")
+    refused = MicrographRefused(
+        movie=MOVIE, stage="motioncorr", code=Code.POISON, detail="a worker died", attempts=3
+    )
+    books.add("prep", refused)
+    ledger.update()
+    first, *events, last = stories.story_lines(ledger, MOVIE)
+    assert first == MOVIE and last == "  now: refused in prep (POISON): a worker died"
+    assert [line.split()[2:4] for line in events] == [
+        ["mdcatch", "movie.seen"],
+        ["mdcatch", "movie.settled"],
+        ["prep", "movie.imported"],
+        ["prep", "micrograph.refused"],
+    ]
+    assert "optics_group=1 n_frames=20 pixel_size_A=1.5 dose_e_A2=30" in events[1]
+    assert 'code=POISON detail="a worker died"' in events[3]
+    assert stories.verdict(ledger, "other") == "unknown"
+
+
+def test_a_story_as_json_has_every_fact(books, ledger):
+    books.add("mdcatch", MovieSeen(movie=MOVIE, path=f"{MOVIE}.tiff"), settled(MOVIE, 0.0))
+    ledger.update()
+    told = json.loads(json.dumps(stories.story_json(ledger, MOVIE)))
+    assert told["movie"] == MOVIE and told["verdict"].startswith("done in mdcatch")
+    seen, done = told["events"]
+    assert (seen["producer"], seen["seq"], seen["kind"]) == ("mdcatch", 1, "movie.seen")
+    assert done["dose_e_A2"] == 30.0 and len(done["uid"]) == 32 and done["cause"] is None
+
+
+def test_tail_merges_logs_by_time_and_shows_whole_lines_once(tmp_path):
+    prep, proc = tmp_path / "prep.log", tmp_path / "proc.log"
+    prep.write_text("2026-01-01T00:00:01Z prep INFO a\n2026-01-01T00:00:03Z prep INFO c\n2026")
+    proc.write_text("2026-01-01T00:00:02Z proc INFO b µ\n")
+    tail = stories.LogTail(tmp_path)
+    assert [line.rpartition("INFO ")[2] for line in tail.last(2)] == ["b µ", "c"]
+    assert tail.new() == []
+    with open(prep, "a") as file:
+        file.write("-01-01T00:00:04Z prep INFO d\n")
+    assert tail.new() == ["2026-01-01T00:00:04Z prep INFO d"]
+    assert stories.LogTail(tmp_path).last(0) == []
