@@ -35,9 +35,7 @@ def write(request: bytes, folder: Path, project: Path) -> Output:
     ask = _ask(request)
     (project / f"computed.{time.time_ns()}").touch()
     (folder / "out.txt").write_text(str(ask.number**2))
-    return Output(
-        msgspec.msgpack.encode(ask.number**2), {"out.txt": f"Job/job001/{ask.movie}.txt"}
-    )
+    return Output(msgspec.msgpack.encode(ask.number**2), {"out.txt": f"Job/job001/{ask.movie}.txt"})
 
 
 def refuse(request: bytes, folder: Path, project: Path) -> Output:

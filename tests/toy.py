@@ -56,9 +56,6 @@ class Toy:
     def begin(self, state: Seen) -> None:
         return None
 
-    def begin(self, state: Seen) -> None:
-        return None
-
     def finish(self, state: Seen) -> None:
         return None
 

@@ -60,7 +60,7 @@ def run_cluster(layout: Layout, workers: int, memory_limit: str, log: Log) -> No
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,  # pyright: ignore[reportArgumentType] (None: no dashboard)
+            dashboard_address="127.0.0.1:0",
             memory_limit=memory_limit,
             worker_class="distributed.Nanny",
             silence_logs=logging.CRITICAL,

@@ -7,6 +7,7 @@ Source: architecture.md section 1, schemes.md sections 6, 14 and 15.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -27,8 +28,13 @@ from services.kit.host import Arrived, Failed, Finished, Paused, Started, Ticked
 from services.kit.options import Options
 from services.kit.work import Task
 
+# Why a pass ends at a job node that no service of this version takes.
+NOT_CARRIED_OUT = "is not carried out"
 # How many moves one event may record: bounds its size.
 MOVES = 500
+# How many new movies set out together. A pass waits at each node for the last of its movies: of a
+# back-log that went as one, nothing would have a CTF before everything was aligned.
+TOGETHER = 8
 
 
 class JobMade(NamedTuple):
@@ -98,6 +104,7 @@ class Flow:
     def __init__(self, shell: Shell, settings: str):
         self._shell, self.settings = shell, settings
         self.scheme: Scheme = shell.scheme
+        self._told_end = False
 
     # ---- what a subclass provides
 
@@ -292,9 +299,10 @@ class Flow:
         yield from self._moved(state, self.rebase(state))
         if node in self.task_nodes:
             # Straight to the node: operators before it ask for news, and these are none.
-            yield from self._moved(
-                state, (("pass", str(state.machine.next_pass), node, *body.movies),)
-            )
+            for start in range(0, len(body.movies), TOGETHER):
+                movies = body.movies[start : start + TOGETHER]
+                move = ("pass", str(state.machine.next_pass), node, *movies)
+                yield from self._moved(state, (move,))
 
     def _take_out(self, state: Any, movies: Iterable[str]) -> Iterator[Body]:
         """Take movies out of the passes they are in."""
@@ -322,7 +330,9 @@ class Flow:
                 return
 
     def _start_pass(self, state: Any, at: float) -> Iterator[Body]:
-        yield from self._step(state, machine.DataArrived(items=tuple(state.pool), at=at))
+        later = set(islice(state.fresh, TOGETHER, None))
+        movies = tuple(movie for movie in state.pool if movie not in later)
+        yield from self._step(state, machine.DataArrived(items=movies, at=at))
 
     def _ticked(self, state: Any, at: float) -> Iterator[Body]:
         deadline = machine.wait_deadline(self.scheme, state.machine)
@@ -337,7 +347,7 @@ class Flow:
         node = state.at_node[number]
         if not self._carries_out(node):
             # Its results are not lost: the movies have gone as far as this version takes them.
-            yield from self._moved(state, (("end", str(number), f"{node} is not carried out"),))
+            yield from self._moved(state, (("end", str(number), f"{node} {NOT_CARRIED_OUT}"),))
             return
         if not state.machine.jobs[node].has_started:
             return
@@ -418,7 +428,19 @@ class Flow:
                 return "INFO", {"stage": body.stage, "movies": len(body.movies)}
             case JobStarted():
                 return "INFO", {"node": body.node, "job": body.process}
+            case SchemeMoved():
+                return self._explain_end(body)
         return None
+
+    def _explain_end(self, body: SchemeMoved) -> tuple[str, dict[str, object]] | None:
+        """Say once where this version's way through the Scheme ends."""
+        reasons = [
+            move[2] for move in body.moves if move[0] == "end" and NOT_CARRIED_OUT in move[2]
+        ]
+        if not reasons or self._told_end:
+            return None
+        self._told_end = True
+        return "INFO", {"scheme": body.scheme, "detail": f"{reasons[0]} by this version"}
 
 
 def short(movie: str) -> str:

@@ -9,6 +9,7 @@ Source: reliability.md section 2.5, architecture.md section 6.
 
 import os
 import queue
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,8 @@ from distributed.scheduler import KilledWorker
 from services.kit.errors import Fatal
 from services.kit.faults import crash_point
 from services.kit.journal import Attempt, Journal
-from services.kit.work import Reply, Task, execute
+from services.kit.paths import Layout
+from services.kit.work import Reply, Task, execute, private_folder
 
 MAX_FAILURES = 3
 # Interruptions are not the task's fault, but a task that always ends with everything dead is.
@@ -63,11 +65,11 @@ class Runner:
     def __init__(self, project: Path, address: str, journal: Journal):
         self._project, self._journal = str(project), journal
         self._done: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
-        self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
             self._client = Client(address, timeout=20, set_as_default=False, name="coldstream")
         except OSError as error:
             raise Fatal(f"no Dask scheduler answers at {address}: {error}") from error
+        self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._running: dict[str, tuple[Task, int, Future]] = {}
         self._attempts = journal.attempts()
         self.slots = self._count_slots()
@@ -160,11 +162,20 @@ class Runner:
             return Outcome(task, token, reply)
         error = future.exception()
         story = "a worker died" if isinstance(error, KilledWorker) else f"{error!r}"
+        if isinstance(error, KilledWorker) and not self._left_a_folder(task, token):
+            # Dask names every task that the dead worker had been given, also those in line.
+            return Outcome(task, token, None, "a worker died before it began")
         row = self._attempts[task.key]
         row = row._replace(failures=row.failures + 1, state=story[:500])
         self._journal.commit([], attempts=[row])
         self._attempts[task.key] = row
         return Outcome(task, token, None, story)
+
+    def _left_a_folder(self, task: Task, token: int) -> bool:
+        folder = private_folder(Layout(self._project), task.key, token)
+        begun = folder.exists()
+        shutil.rmtree(folder, ignore_errors=True)
+        return begun
 
     def failures(self, key: str) -> int:
         """Return how often the work of `key` failed."""

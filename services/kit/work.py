@@ -80,6 +80,11 @@ def manifest_path(layout: Layout, stage: str, key: str) -> Path:
     return layout.done / stage / key[:2] / f"{key}.msgpack"
 
 
+def private_folder(layout: Layout, key: str, token: int) -> Path:
+    """Return where an attempt works; it is there from the attempt's beginning to its end."""
+    return layout.tmp / f"{key}.{token}"
+
+
 def adopt(layout: Layout, stage: str, key: str) -> Manifest | None:
     """Return the manifest of a finished task whose files are all present, or None."""
     path = manifest_path(layout, stage, key)
@@ -134,7 +139,7 @@ def execute(project: str, task_bytes: bytes, token: int) -> bytes:
     if found is not None:
         return msgspec.msgpack.encode(Reply(found.result, found.took_s, adopted=True))
     crash_point("work-before-compute")
-    folder = layout.tmp / f"{task.key}.{token}"
+    folder = private_folder(layout, task.key, token)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     start = time.perf_counter()

@@ -6,6 +6,7 @@ or the goal, all measured in the same run.
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -80,12 +81,16 @@ def _run(names: list[str], folder: Path, full: bool, out: Path | None) -> None:
             sections.append(Section(name=name, title=title))
             head = f"[{place}/{len(names)}] {name}"
             with console.status(head) as status:
-                bench = _bench(sections[-1], folder, full, lambda t, s=status, h=head: s.update(
-                    f"{h}: {t}" if t else h
-                ))
+                bench = _bench(
+                    sections[-1],
+                    folder,
+                    full,
+                    lambda t, s=status, h=head: s.update(f"{h}: {t}" if t else h),
+                )
                 start = time.monotonic()
                 function(bench)
                 sections[-1].took_s = time.monotonic() - start
+            shutil.rmtree(folder / name)
             console.print(f"{head}: {title}, {sections[-1].took_s:.0f} s")
     finally:
         facts["took_s"] = round(time.monotonic() - begun)
@@ -95,9 +100,7 @@ def _run(names: list[str], folder: Path, full: bool, out: Path | None) -> None:
             out.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _bench(
-    section: Section, folder: Path, full: bool, progress: Callable[[str], None]
-) -> Bench:
+def _bench(section: Section, folder: Path, full: bool, progress: Callable[[str], None]) -> Bench:
     own, common = folder / section.name, folder / "common"
     for path in (own, common):
         path.mkdir(exist_ok=True)

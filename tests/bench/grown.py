@@ -20,6 +20,7 @@ from mdcatch.config import MdcatchConfig
 from mdcatch.parsers.epuxml import EpuImage, parse_image
 from mdcatch.service import Mdcatch
 from mdcatch.stimuli import Noticed, Opened, Ready
+from services.kit.events import MicrographCtf, MovieSettled
 from services.kit.host import Arrived, Finished, Paused, Started
 from services.kit.journal import Cursor, Draft, Journal, Reader
 from services.kit.paths import Layout
@@ -173,7 +174,7 @@ def _follow(
         begun = time.perf_counter()
         driver.handle([Arrived(event)])
         driver.work(result)
-        if pace is not None and event.subject != "session":
+        if pace is not None and isinstance(event.body, MovieSettled | MicrographCtf):
             pace.append(time.perf_counter() - begun)
     driver.commit()
     reader.close()

@@ -17,7 +17,7 @@ from tests.bench.figures import Bench, median, percentile
 from tests.bench.stories import Stories
 from tests.system.sessions import Live
 
-EXPOSURES, PACE_S, WORKERS, SETTLE_S = 20, 2.6, 2, 2.0
+EXPOSURES, PACE_S, WORKERS, SETTLE_S = 8, 4.0, 2, 2.0
 # What the services may add to settling and computing (preprocessing.md section 8).
 GOAL_S = 0.3
 LIMIT_S = 60.0
@@ -104,9 +104,7 @@ def _whole(bench: Bench, stories: Stories) -> None:
     to_particles = {m: e.at - written[m] for m, e in cut.items()}
     computed = {m: corrected[m].body.took_s + e.body.took_s for m, e in fitted.items()}
     overhead = [to_ctf[m] - SETTLE_S - computed[m] for m in to_ctf]
-    in_proc = [
-        e.at - fitted[m].at - picked[m].body.took_s - e.body.took_s for m, e in cut.items()
-    ]
+    in_proc = [e.at - fitted[m].at - picked[m].body.took_s - e.body.took_s for m, e in cut.items()]
     floor = SETTLE_S + median(list(computed.values()))
     bench.compare("last byte to CTF, median", median(list(to_ctf.values())), "s", "floor",
                   "settling + motion correction + CTF", floor)  # fmt: skip

@@ -23,7 +23,9 @@ def run(bench: Bench) -> None:
         f"rlnNumber{i}": rng.normal(1000.0, 400.0, ROWS) for i in range(NUMBERS)
     }
     for i in range(TEXTS):
-        columns[f"rlnText{i}"] = [f"{row:06d}@Extract/job006/Movies/m{i}.mrcs" for row in range(ROWS)]
+        columns[f"rlnText{i}"] = [
+            f"{row:06d}@Extract/job006/Movies/m{i}.mrcs" for row in range(ROWS)
+        ]
     ours, theirs = bench.folder / "ours.star", bench.folder / "theirs.star"
 
     def write() -> None:

@@ -44,34 +44,38 @@ def machine(folder: Path) -> dict[str, object]:
 
 
 def show(sections: Iterable[Section], facts: dict[str, object]) -> None:
-    """Print the table."""
+    """Print the table, and below it the notes and the machine."""
     console = Console(highlight=False)
+    sections = list(sections)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("figure", overflow="fold", ratio=5)
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("unit", no_wrap=True)
-    table.add_column("compared with", overflow="fold", ratio=4)
-    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("figure", overflow="fold", min_width=32)
+    table.add_column("measured", justify="right", no_wrap=True)
+    table.add_column("compared with", overflow="fold")
     table.add_column("ratio", no_wrap=True)
     for section in sections:
-        table.add_row(Text(f"{section.name}: {section.title}", style="bold"))
+        table.add_row(Text(section.name, style="bold"))
         for figure in section.figures:
             table.add_row(*_cells(figure))
-        for note in section.notes:
-            table.add_row(Text(f"  {note}", style="dim"))
         table.add_section()
     console.print(table)
+    for section in sections:
+        console.print(Text.assemble((section.name, "bold"), f": {' '.join(_notes(section))}"))
     console.print(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items()))
     load, cores = float(str(facts["load_at_start"])), int(str(facts["cores"]))
     if load > BUSY * cores:
         console.print(f"The machine was not idle (load {load:g}): do not publish these figures.")
 
 
+def _notes(section: Section) -> list[str]:
+    return [f"{section.title}.", *section.notes]
+
+
 def _cells(figure: Figure) -> tuple[str | Text, ...]:
     verdict = Text(figure.verdict, style=_COLOURS.get(figure.verdict, ""))
-    against = f"{figure.kind}: {figure.against}" if figure.kind else ""
-    row = (f"  {figure.what}", number(figure.value), figure.unit, against)
-    return (*row, number(figure.reference), verdict)
+    against = figure.against
+    if figure.kind:
+        against = f"{figure.kind} {number(figure.reference)} {figure.unit}: {figure.against}"
+    return (f"  {figure.what}", f"{number(figure.value)} {figure.unit}", against, verdict)
 
 
 def number(value: float) -> str:

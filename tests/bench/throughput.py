@@ -9,7 +9,7 @@ from tests.bench.figures import Bench
 from tests.bench.stories import PREP, PROC, Stories, busy_s, steady_rate
 from tests.system.sessions import Live
 
-MOVIES = {1: 24, 2: 40}  # by workers
+MOVIES = {2: 14}
 GOAL_SHARE = 85.0
 LIMIT_S = 300.0
 
@@ -75,9 +75,7 @@ def _peer(bench: Bench, raw: Path, processes: int) -> float:
     movies = [f"Movies/{path.relative_to(raw)}" for path in data.movies(raw)]
     bench.say(f"RELION on the same movies with {processes} processes")
     parts = relion.shares(movies, processes)
-    tables = [
-        relion.movies_star(folder / f"movies{i}.star", part) for i, part in enumerate(parts)
-    ]
+    tables = [relion.movies_star(folder / f"movies{i}.star", part) for i, part in enumerate(parts)]
     took_s = relion.run(
         [relion.motion(t, f"MotionCorr{i}/", "Movies/gain.mrc") for i, t in enumerate(tables)],
         folder,
@@ -85,10 +83,7 @@ def _peer(bench: Bench, raw: Path, processes: int) -> float:
     corrected = [Path(f"MotionCorr{i}/corrected_micrographs.star") for i in range(processes)]
     took_s += relion.run([relion.pick(t, f"AutoPick{i}/") for i, t in enumerate(corrected)], folder)
     took_s += relion.run(
-        [
-            relion.extract(t, f"AutoPick{i}/", f"Extract{i}/")
-            for i, t in enumerate(corrected)
-        ],
+        [relion.extract(t, f"AutoPick{i}/", f"Extract{i}/") for i, t in enumerate(corrected)],
         folder,
     )
     made = len(list(folder.glob("Extract*/**/*.mrcs")))

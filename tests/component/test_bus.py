@@ -64,9 +64,7 @@ class World:
         return self.producer
 
     def follow(self, cursor: Cursor | None = None) -> list[Event]:
-        self.followers.append(
-            Follower(self.context, "emitter", self.bell, self.desk, cursor, None)
-        )
+        self.followers.append(Follower(self.context, "emitter", self.bell, self.desk, cursor, None))
         self.got.append([])
         return self.got[-1]
 
@@ -249,7 +247,9 @@ def test_a_journal_that_was_replaced_stops_its_followers(world, folder):
     world.journal, old = other, world.journal
     world.commit(0, 50)
     world.produce()
-    with pytest.raises(Fatal, match=f"replaced .{old.epoch.hex()[:8]} is now {other.epoch.hex()[:8]}"):
+    with pytest.raises(
+        Fatal, match=f"replaced .{old.epoch.hex()[:8]} is now {other.epoch.hex()[:8]}"
+    ):
         world.until(lambda: False)
     assert len(got) == 5
     other.close()
@@ -394,7 +394,7 @@ class Pair:
 @contextmanager
 def tcp_producer(context: zmq.Context, journal: Journal, pair: Pair, gate: keys.Gate):
     producer = Producer(context, journal, TCP, TCP, keys.Security(pair.server), gate)
-    ends = [s.getsockopt(zmq.LAST_ENDPOINT).decode() for s in (producer._bell, producer.desk)]
+    ends = [s.getsockopt_string(zmq.LAST_ENDPOINT) for s in (producer._bell, producer.desk)]
     yield producer, ends
     producer.close()
 

@@ -173,10 +173,17 @@ def test_a_flipped_bit_is_found_at_its_event(path, column, seq):
     with opened(path) as journal:
         journal.commit(drafts(1, 50))
     db = sqlite3.connect(path)
-    (value,) = db.execute(f"SELECT {column} FROM event WHERE seq = ?", (seq,)).fetchone()
+    db.row_factory = sqlite3.Row
+    value = db.execute("SELECT * FROM event WHERE seq = ?", (seq,)).fetchone()[column]
     db.close()
     bad = flip(value) if isinstance(value, bytes) else "movie.seem"
-    change(path, f"UPDATE event SET {column} = ? WHERE seq = ?", bad, seq)
+    statement = {
+        "body": "UPDATE event SET body = ? WHERE seq = ?",
+        "prev": "UPDATE event SET prev = ? WHERE seq = ?",
+        "hash": "UPDATE event SET hash = ? WHERE seq = ?",
+        "kind": "UPDATE event SET kind = ? WHERE seq = ?",
+    }[column]
+    change(path, statement, bad, seq)
     with reading(path) as reader:
         assert reader.first_broken() == seq
     with pytest.raises(Fatal, match=f"damaged at event {seq}:"):

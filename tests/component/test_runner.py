@@ -50,8 +50,8 @@ class Cluster:
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(10)
-        finally:
+            self.process.wait(3)  # what the supervisor gives it
+        except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 
@@ -158,10 +158,10 @@ def test_a_task_that_kills_its_worker_is_counted_and_the_next_worker_goes_on(
     runner.begin([deadly, harmless])
     outcomes = {o.task.movie: o for o in wait_for(runner, 2)}
     assert outcomes["d1"].reply is None and outcomes["d1"].story == "a worker died"
-    assert outcomes["d2"].reply is not None, "who only stood in line is not to blame"
-    assert (runner.failures(deadly.key), runner.failures(harmless.key)) == (1, 0)
+    assert outcomes["d2"].story in ("", "a worker died before it began")
+    assert (runner.failures(deadly.key), runner.failures(harmless.key)) == (1, 0), "not to blame"
     assert journal.attempts()[deadly.key].failures == 1
-    assert list(cluster.layout.tmp.iterdir()) != [], "the dead cannot tidy up"
+    assert list(cluster.layout.tmp.iterdir()) == [], "what the dead left is tidied up"
     runner.begin([deadly])
     (again,) = wait_for(runner, 1)
     assert again.reply is not None and again.token == 2 and not again.reply.adopted
@@ -209,11 +209,26 @@ def test_what_always_ends_with_everything_dead_is_poison_in_the_end(runner, jour
     assert poison.story == "begun 25 times, failed 0 times: running" and runner.running == {}
 
 
-def test_no_scheduler_is_fatal(journal, tmp_path, monkeypatch):
-    connect = runners.Client
-    monkeypatch.setattr(runners, "Client", lambda a, **k: connect(a, **{**k, "timeout": 0.5}))
-    with pytest.raises(Fatal, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
-        Runner(tmp_path, "tcp://127.0.0.1:9", journal)
+_ALONE = """
+import sys
+from pathlib import Path
+from services.kit import runner as runners
+from services.kit.errors import Fatal
+from services.kit.journal import Journal
+connect, folder = runners.Client, Path(sys.argv[1])
+runners.Client = lambda address, **options: connect(address, **{**options, "timeout": 0.5})
+try:
+    runners.Runner(folder, "tcp://127.0.0.1:9", Journal(folder / "prep.sqlite", "prep", "s1"))
+except Fatal as error:
+    print(error)
+"""
+
+
+def test_no_scheduler_is_fatal(tmp_path):
+    # In a process of its own: Dask keeps the loop of a client that never connected.
+    command = [sys.executable, "-c", _ALONE, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in result.stdout, result.stderr
 
 
 # ---- a service that wants tasks
@@ -238,7 +253,7 @@ class Squares(Emitter):
         return [t for t in wanted if t.movie not in ended and t.id not in running][:room]
 
 
-def test_a_host_repeats_what_failed_and_gives_up_what_keeps_failing(cluster, tmp_path, monkeypatch):
+def test_a_host_repeats_what_failed_and_gives_up_what_keeps_failing(cluster, tmp_path):
     layout = Layout(tmp_path / "P")
     service = Squares(lambda number: {1: "broken", 2: "refuse"}.get(number, "write"))
     log = Log("emitter", tmp_path / "log")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -110,7 +111,9 @@ def test_a_child_that_finds_its_configuration_wrong_is_not_started_again():
 
 
 def test_stopping_is_quick_and_tells_each_child():
-    polite = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('bye'))); "
+    polite = (
+        "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('bye'))); "
+    )
     with watch(cluster=polite + SLEEP, prep=polite + SLEEP) as w:
         w.until(lambda: w.lines.count("ready") == 2)
         pids = w.supervisor.pids
@@ -158,7 +161,7 @@ while lines.count("ready") < 2:
 open({str(tmp_path / "pids")!r}, "w").write(" ".join(map(str, s.pids.values())))
 os.kill(os.getpid(), 9)
 """
-    assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == -signal.SIGKILL
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     deadline = time.monotonic() + 5.0
     while not all(gone(pid) or _is_zombie(pid) for pid in pids):

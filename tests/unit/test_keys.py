@@ -1,4 +1,4 @@
-"""CURVE keys on disk: private from the first byte, never replaced, refused when others read them."""
+"""CURVE keys on disk: private from the first byte, never replaced, for one reader."""
 
 import json
 import stat

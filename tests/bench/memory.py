@@ -1,0 +1,83 @@
+"""Memory and start of services that know a long session; nothing is computed, the states are real.
+
+`measure` is also what tests/system/test_memory.py asks.
+"""
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from services.kit.paths import Layout
+from services.kit.session import Session
+from tests.bench import grown
+from tests.bench.figures import Bench, median
+from tests.bench.processes import cluster, memory_MB, service
+
+MOVIES, FULL = 10_000, 30_000
+GOAL_MB = 300.0
+NAMES = ("mdcatch", "prep", "proc")
+FIRST, LAST = slice(100, 600), slice(-500, None)
+
+
+class Held(NamedTuple):
+    """What a service that has started holds and took."""
+
+    started_s: float
+    memory_MB: float
+    peak_MB: float
+    stopped_s: float
+
+
+def run(bench: Bench) -> None:
+    """Measure memory, start and rendering at 10,000 movies."""
+    count = FULL if bench.full else MOVIES
+    project = bench.folder / "project"
+    bench.say(f"making {count:,} exposures")
+    layout, session = grown.set_up_grown(project, bench.folder / "raw", count)
+    with cluster(project, bench.folder / "cluster.log") as running:
+        _grow(bench, layout, session, count)
+        running.started()
+        for name in NAMES:
+            bench.say(f"{name}: start from the journal")
+            first = measure(name, project, bench.folder)
+            bench.say(f"{name}: start from a snapshot")
+            second = measure(name, project, bench.folder)
+            worst = max(first.memory_MB, second.memory_MB)
+            bench.compare(f"{name}: memory", worst, "MB", "goal", "below 300 MB", GOAL_MB)
+            bench.add(f"{name}: the most it ever had", max(first.peak_MB, second.peak_MB), "MB")
+            bench.add(f"{name}: start to live, replaying all", first.started_s, "s")
+            bench.add(f"{name}: start to live, from a snapshot", second.started_s, "s")
+            bench.add(f"{name}: stop, writing all", second.stopped_s, "s")
+    bench.note(
+        f"{count:,} movies that have gone all the way, each in a pass of its own; "
+        f"{grown.PARTICLES} particles each. Memory is VmRSS after the first views are written."
+    )
+
+
+def _grow(bench: Bench, layout: Layout, session: Session, count: int) -> None:
+    """Make the journals; add what a movie costs a service, and what its views cost."""
+    bench.say("mdcatch: journal")
+    grown.grow_mdcatch(layout, session, count).journal.close()
+    for name, grow in (("prep", grown.grow_prep), ("proc", grown.grow_proc)):
+        bench.say(f"{name}: journal")
+        pace: list[float] = []
+        driver = grow(layout, session, pace)
+        bench.add(f"{name}: deciding and folding a movie, first ones", 1e3 * median(pace[FIRST]),
+                  "ms")  # fmt: skip
+        bench.add("the same, last ones", 1e3 * median(pace[LAST]), "ms")
+        bench.say(f"{name}: views")
+        driver.service.render(driver.state, everything=True)  # the first one joins all particles
+        begun = time.perf_counter()
+        driver.service.render(driver.state, everything=True)
+        bench.add(f"{name}: writing all views", time.perf_counter() - begun, "s")
+        driver.journal.close()
+
+
+def measure(name: str, project: Path, folder: Path) -> Held:
+    """Start a service, wait until it is at rest, and stop it."""
+    with service(name, project, folder / f"{name}.log") as process:
+        started_s = process.started()
+        process.settle()
+        held, peak = (memory_MB(process.popen.pid, field) for field in ("VmRSS", "VmHWM"))
+        stopped_s = process.stop()
+    return Held(started_s, held, peak, stopped_s)
