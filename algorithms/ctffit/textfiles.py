@@ -36,17 +36,24 @@ def avrot_text(fit: CtfFit, source: str) -> str:
     return "\n".join((*comments, *rows)) + "\n"
 
 
-def summary_text(fit: CtfFit, source: str) -> str:
+def summary_text(fit: CtfFit, source: str, pixel_size_A: float) -> str:
     """Return `<root>_PS.txt`: comments, then the numbers of the fit in CTFFIND's order.
 
     Parameters
     ----------
     fit, source
         As for `avrot_text`.
+    pixel_size_A
+        Of the spectrum.
     """
     comments = (
         "# CTF fit by coldstream",
         f"# Input: {source}",
+        # RELION finds this line by its words and reads the numbers by their places in it.
+        f"# Pixel size: {pixel_size_A:.3f} Angstroms ; acceleration voltage: "
+        f"{fit.optics.voltage_kV:.1f} keV ; spherical aberration: "
+        f"{fit.optics.spherical_aberration_mm:.2f} mm ; amplitude contrast: "
+        f"{fit.optics.amplitude_contrast:.2f}",
         "# Columns: micrograph number; defocus 1, defocus 2 (A); azimuth of astigmatism (degrees); "
         "additional phase shift (radians); cross-correlation; fitted to (A)",
     )

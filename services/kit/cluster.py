@@ -4,6 +4,7 @@ One thread a worker: per-movie tasks are independent, so processes scale better 
 movie that crashes its worker takes nothing else with it. Source: architecture.md section 6.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -65,13 +66,14 @@ def run_cluster(layout: Layout, workers: int, memory_limit: str, log: Log) -> No
             worker_class="distributed.Nanny",
             silence_logs=logging.CRITICAL,
         )
-        with cluster, cluster.get_client() as client:
+        with cluster.get_client() as client:
             client.register_plugin(Prepare())
-            content = ClusterFile(cluster.scheduler_address, os.getpid(), workers)
-            atomic_write(layout.cluster_file, msgspec.json.encode(content))
-            log.line("cluster.ready", workers=workers, address=cluster.scheduler_address)
-            while not stop.wait(1.0):
-                pass
-            layout.cluster_file.unlink(missing_ok=True)
+        content = ClusterFile(cluster.scheduler_address, os.getpid(), workers)
+        atomic_write(layout.cluster_file, msgspec.json.encode(content))
+        log.line("cluster.ready", workers=workers, address=cluster.scheduler_address)
+        while not stop.wait(1.0):
+            pass
+        layout.cluster_file.unlink(missing_ok=True)
+        with contextlib.suppress(TimeoutError):
             cluster.close(timeout=CLOSE_S)
     log.line("cluster.stopped")

@@ -1,6 +1,7 @@
 """The cluster process: `python -m services.kit.cluster_main --project P`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -30,4 +31,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    # Dask waits for ever for a worker that died while it was closing; workers end with us anyway.
+    os._exit(code)

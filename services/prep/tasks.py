@@ -151,7 +151,7 @@ def ctffind(request: bytes, folder: Path, project: Path) -> Output:
         raise Refused(Code.UNSUPPORTED, f"{path}: {error}") from error
     mrc.write(folder / "ctf.mrc", fit.diagnostic.numpy(), pixel)
     (folder / "avrot.txt").write_text(avrot_text(fit, ask.power_spectrum))
-    (folder / "fit.txt").write_text(summary_text(fit, ask.power_spectrum))
+    (folder / "fit.txt").write_text(summary_text(fit, ask.power_spectrum, pixel))
     result = CtfResult(
         defocus_u_A=fit.defocus_u_A,
         defocus_v_A=fit.defocus_v_A,

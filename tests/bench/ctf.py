@@ -34,13 +34,12 @@ def run(bench: Bench) -> None:
             begun = time.perf_counter()
             fit_ctf(spectrum, pixel, options)
             took.append(time.perf_counter() - begun)
-    bench.compare(
+    bench.floor(
         f"fit of a {size} spectrum, median",
         1e3 * median(took),
         "ms",
-        "floor",
-        "cosines of the models",
         1e3 * _floor(size, options),
+        "cosines of the models",
     )
     bench.note(
         "Floor: the cosines of the models that such a search compares: one scan of the rotational "

@@ -41,7 +41,7 @@ def run(bench: Bench) -> None:
         bench.note(note)
         return
     bench.say("RELION")
-    bench.compare(name, ours, "ms", "peer", relion.version(), _peer(bench, folder, picks))
+    bench.peer(name, ours, "ms", _peer(bench, folder, picks), relion.version())
 
 
 def _extract_one(out: Path, micrograph: Path, coordinates: Path) -> None:

@@ -1,8 +1,7 @@
 """What a benchmark measures: figures with a unit, each beside what it is compared with."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -101,10 +100,21 @@ class Bench:
         """Add a figure without comparison."""
         self.section.figures.append(Figure(what=what, value=float(value), unit=unit))
 
-    def compare(
+    def goal(self, what: str, value: float, unit: str, goal: float, where: str) -> None:
+        """Add a figure with what was promised, and where."""
+        self._compare(what, value, unit, "goal", where, goal)
+
+    def floor(self, what: str, value: float, unit: str, floor: float, of: str) -> None:
+        """Add a figure with the least it could be, and of what that is made up."""
+        self._compare(what, value, unit, "floor", of, floor)
+
+    def peer(self, what: str, value: float, unit: str, peer: float, name: str) -> None:
+        """Add a figure with that of another program on the same data."""
+        self._compare(what, value, unit, "peer", name, peer)
+
+    def _compare(
         self, what: str, value: float, unit: str, kind: Kind, against: str, reference: float
     ) -> None:
-        """Add a figure with what it is compared with."""
         figure = Figure(
             what=what,
             value=float(value),
@@ -124,23 +134,16 @@ class Bench:
         """Show what is being done."""
         self.progress(text)
 
-    @contextmanager
-    def doing(self, text: str) -> Iterator[None]:
-        """Show what is being done, until it is done."""
-        self.progress(text)
-        yield
-        self.progress("")
-
 
 def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def median(values: list[float]) -> float:
+def median(values: Sequence[float]) -> float:
     """Return the median; not-a-number of none."""
     return float(np.median(values)) if values else math.nan
 
 
-def percentile(values: list[float], share: float) -> float:
+def percentile(values: Sequence[float], share: float) -> float:
     """Return a percentile; not-a-number of none."""
     return float(np.percentile(values, share)) if values else math.nan

@@ -40,11 +40,11 @@ def _size(bench: Bench, movies: list[Path], shape: tuple[int, int, int], gain: P
     bench.say(f"{name}: ours")
     ours = median([_ours(bench, movie, shape, gain) for movie in movies])
     floor = median([_floor(movie) for movie in movies])
-    bench.compare(f"{name}, per movie", ours, "s", "floor", "decode + one rfft2 a frame", floor)
+    bench.floor(f"{name}, per movie", ours, "s", floor, "decode + one rfft2 a frame")
     if not relion.missing(relion.MOTION):
         bench.say(f"{name}: RELION")
         peer = _peer(bench.folder / f"relion{width}", movies, gain)
-        bench.compare(f"{name}, per movie", ours, "s", "peer", relion.version(), peer)
+        bench.peer(f"{name}, per movie", ours, "s", peer, relion.version())
 
 
 def _ours(bench: Bench, movie: Path, shape: tuple[int, int, int], gain: Path) -> float:

@@ -39,7 +39,7 @@ def run(bench: Bench) -> None:
         relion.run([relion.pick(table, f"AutoPick_{table.stem}/")], peer_folder) for table in tables
     )
     peer = 1e3 * (many - one) / (MANY - 1)
-    bench.compare(name, ours, "ms", "peer", f"{relion.version()} LoG", peer)
+    bench.peer(name, ours, "ms", peer, f"{relion.version()} LoG")
 
 
 def pick_one(out: Path, micrograph: Path) -> Path:

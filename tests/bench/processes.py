@@ -11,10 +11,10 @@ from types import TracebackType
 from tests.system.sessions import environment
 
 
-def memory_MB(pid: int, field: str = "VmRSS") -> float:
-    """Return resident memory of a process; `VmHWM` is the most it ever had."""
+def memory_MB(pid: int) -> float:
+    """Return the resident memory of a process."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
+        if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     raise ProcessLookupError(f"process {pid} has ended")
 
@@ -44,6 +44,7 @@ class Process:
         self.module, self.log, self._ready = module, log, ready
         self._file = open(log, "wb")
         self._begun = time.monotonic()
+        self.peak_MB = 0.0  # the most it ever had, known once it is stopped
         self.popen = subprocess.Popen(
             [sys.executable, "-m", module, "--project", str(project)],
             stdin=subprocess.DEVNULL,
@@ -75,15 +76,23 @@ class Process:
     def stop(self, limit_s: float = 20.0) -> float:
         """Stop it in order; return the seconds that took."""
         begun = time.monotonic()
-        if self.popen.poll() is None:
+        if self.popen.returncode is None:
             self.popen.send_signal(signal.SIGTERM)
-        try:
-            self.popen.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
+            self._reap(begun + limit_s)
         self._file.close()
         return time.monotonic() - begun
+
+    def _reap(self, deadline: float) -> None:
+        """Wait for its end, and keep what the kernel says about its life."""
+        while True:
+            pid, status, usage = os.wait4(self.popen.pid, os.WNOHANG)
+            if pid:
+                self.popen.returncode = os.waitstatus_to_exitcode(status)
+                self.peak_MB = usage.ru_maxrss / 1024
+                return
+            if time.monotonic() > deadline:
+                self.popen.kill()
+            time.sleep(0.002)
 
     def __enter__(self) -> "Process":
         return self

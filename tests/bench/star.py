@@ -39,7 +39,7 @@ def run(bench: Bench) -> None:
     bench.say("ours")
     took = {"write": _seconds(write), "read": _seconds(read)}
     for what, seconds in took.items():
-        bench.compare(what, seconds, "s", "goal", "architecture.md 2", GOAL_S)
+        bench.goal(what, seconds, "s", GOAL_S, "architecture.md 2")
     if importlib.util.find_spec("starfile") is None:
         bench.note("No peer: the starfile package is not installed.")
         return
@@ -55,8 +55,8 @@ def _peer(bench: Bench, columns: dict[str, Any], took: dict[str, float], path: P
     bench.say("starfile")
     write = _seconds(lambda: starfile.write(frame, path), 1)
     read = _seconds(lambda: starfile.read(path), 1)
-    bench.compare("write", took["write"], "s", "peer", "starfile", write)
-    bench.compare("read", took["read"], "s", "peer", "starfile", read)
+    bench.peer("write", took["write"], "s", write, "starfile")
+    bench.peer("read", took["read"], "s", read, "starfile")
 
 
 def _seconds(function: Callable[[], object], repeats: int = REPEATS) -> float:

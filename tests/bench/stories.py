@@ -1,5 +1,6 @@
 """What the journals of a project say about each movie, for latencies and rates."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,11 @@ class Task(NamedTuple):
     begun: float
     done: float
 
+    @property
+    def took_s(self) -> float:
+        """Computing time."""
+        return self.done - self.begun
+
 
 class Stories:
     """All events of a project by kind and movie."""
@@ -62,16 +68,20 @@ class Stories:
     def tasks(self, kinds: Iterable[type[Body]]) -> list[Task]:
         """Return the tasks behind the events of some kinds, in the order of their ends."""
         found = [event for kind in kinds for event in self.of(kind).values()]
-        tasks = [Task(e.at - getattr(e.body, "took_s"), e.at) for e in found]  # noqa: B009
-        return sorted(tasks, key=lambda task: task.done)
+        return sorted((_task(event) for event in found), key=lambda task: task.done)
 
-    def settled(self) -> dict[str, MovieSettled]:
-        """Return the settled movies."""
-        return {m: e.body for m, e in self.of(MovieSettled).items() if _is_settled(e.body)}  # pyright: ignore[reportReturnType]
+    def task(self, kind: type[Body], movie: str) -> Task:
+        """Return the task behind an event of one movie."""
+        return _task(self.of(kind)[movie])
+
+    def written(self) -> dict[str, float]:
+        """Return when the last byte of each settled movie was written."""
+        bodies = (event.body for event in self.of(MovieSettled).values())
+        return {b.movie: b.mtime_ns * 1e-9 for b in bodies if isinstance(b, MovieSettled)}
 
 
-def _is_settled(body: Body) -> bool:
-    return isinstance(body, MovieSettled)
+def _task(event: Event) -> Task:
+    return Task(event.at - getattr(event.body, "took_s", math.nan), event.at)
 
 
 def steady_rate(ends: list[float], skip: int = 5) -> float:

@@ -172,7 +172,7 @@ def test_a_producer_that_comes_back_with_its_journal_is_followed_on(world):
 def test_a_follower_may_come_before_its_producer(world, monkeypatch):
     monkeypatch.setattr(bus, "PATIENCE_S", 0.01)
     got = world.follow()
-    for _ in range(50):  # asks again and again, and does not pile up questions
+    for _ in range(200):  # asks again and again, and does not pile up questions
         world.turn()
         time.sleep(0.002)
     world.commit(0, 1000)
@@ -182,7 +182,7 @@ def test_a_follower_may_come_before_its_producer(world, monkeypatch):
     monkeypatch.setattr(bus, "PATIENCE_S", 3.0)
     world.until(lambda: len(got) == 1000)
     assert numbers(got) == list(range(1000))
-    assert len(answers) < 20
+    assert len(answers) <= 12, "4 pages, and the few questions that waited"
 
 
 def test_frames_that_are_dropped_come_with_the_heartbeat(world, monkeypatch):

@@ -96,6 +96,17 @@ def disturb(raw: Path, project: Path, chance: random.Random, killed: list[str], 
                 time.sleep(0.2)
     finally:
         live.end()
+    sessions.wait_for(lambda: not left(project), 15, f"the end of {left(project)}")
+
+
+def left(project: Path) -> list[str]:
+    """Return the processes of a project that still run."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if str(project) in line and "--parent" in line:
+            found.append(" ".join(line))
+    return found
 
 
 def kill_one(root: int, chance: random.Random, killed: list[str]) -> list[str]:

@@ -183,6 +183,7 @@ class FlowUnderTest(RuleBasedStateMachine):
         self.running: dict[str, Task] = {}
         self.arrivals: dict[str, None] = {}
         self.ends: dict[str, str] = {}
+        self.selected: set[str] = set()
         self.now = 1000.0
         self.start_service("aa")
 
@@ -218,9 +219,14 @@ class FlowUnderTest(RuleBasedStateMachine):
             case ParticlesExtracted():
                 assert body.movie not in self.ends, "no movie ends twice"
                 self.ends[body.movie] = "through"
+            case MicrographSelected():
+                assert body.movie not in self.selected, "no movie is decided twice at a node"
+                self.selected.add(body.movie)
             case ResultsOutdated():
                 for movie in body.movies:
                     self.ends.pop(movie, None)
+                if body.stage == "refused":
+                    self.selected -= set(body.movies)
             case SchemeMoved():
                 assert len(body.moves) <= MOVES
 
@@ -264,10 +270,10 @@ class FlowUnderTest(RuleBasedStateMachine):
         self.arrivals.update(dict.fromkeys(movies))
         events = [Arrived(_event(MovieSeen(movie=m, path=m))) for m in movies]
         if killed == "before commit":
-            committed, ends = len(self.bodies), dict(self.ends)
+            committed = len(self.bodies), dict(self.ends), set(self.selected)
             self.handle(*events)
-            del self.bodies[committed:]
-            self.ends = ends
+            length, self.ends, self.selected = committed
+            del self.bodies[length:]
             self.start_service(self.flow.settings)  # and the cursor brings them again
         self.handle(*events)
         if killed == "after commit":
