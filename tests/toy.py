@@ -1,7 +1,8 @@
 """Two small real services: `emitter` says that movies were seen, `counter` answers each once.
 
 Run as processes: `python -m tests.toy emitter --project P`. The session's settings say how many
-movies there are (`total`), how many come at a time (`batch`) and after which time (`every_s`).
+movies there are (`total`), how many come at a time (`batch`), after which time (`every_s`), and at
+which the emitter has a bug (`bug_at`).
 """
 
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from services.kit.errors import Bug
 from services.kit.events import Body, MicrographSelected, MovieSeen
 from services.kit.host import Arrived, Source
 from services.kit.main import service_main
@@ -68,9 +70,14 @@ class Emitter(Toy):
 
     name = "emitter"
 
+    def __init__(self, bug_at: int | None = None):
+        self.bug_at = bug_at
+
     def decide(self, state: Seen, stimulus: Any) -> Iterator[Body]:
         if isinstance(stimulus, int):
             yield seen(stimulus)
+            if stimulus == self.bug_at:
+                raise Bug(f"there is no movie {stimulus}")
 
 
 class Counter(Toy):
@@ -111,7 +118,8 @@ def build(layout: Layout, session: Session) -> tuple[Toy, Source | None]:
     if sys.argv[1] == "counter":
         return Counter(), None
     get = session.settings
-    return Emitter(), Numbers(int(get["total"]), int(get["batch"]), float(get["every_s"]))
+    bug_at = int(get["bug_at"]) if "bug_at" in get else None
+    return Emitter(bug_at), Numbers(int(get["total"]), int(get["batch"]), float(get["every_s"]))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from services.kit import session as sessions
 from services.kit.errors import Bug, Fatal
 from services.kit.events import MicrographSelected
 from services.kit.host import Host
-from services.kit.journal import NotReady, Reader
+from services.kit.journal import Journal, NotReady, Reader
 from services.kit.logs import Log
 from services.kit.paths import Layout
 from services.kit.supervisor import Supervisor
@@ -140,6 +141,31 @@ def test_a_stop_is_clean_and_the_next_start_goes_on(processes, layout):
     assert any("counter INFO service.started head=500" in line for line in second.lines)
 
 
+def end(layout: Layout, *arguments: str, **settings: str) -> tuple[int, str]:
+    """Return exit code and output of an emitter that ends by itself."""
+    given = {"total": "9", "batch": "9", "every_s": "0", **settings}
+    sessions.save(layout, sessions.Session(name="toy", raw="/raw", settings=given))
+    command = [sys.executable, "-m", "tests.toy", "emitter", "--project", str(layout.project)]
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60)
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_exit_codes_say_who_has_to_act(layout):
+    code, output = end(layout, bug_at="3")
+    assert code == 70 and "Traceback" in output and "there is no movie 3" in output
+    layout.journal("emitter").unlink()
+    Journal(layout.journal("emitter"), "emitter", "another session").close()
+    code, output = end(layout)
+    assert code == 75 and "belongs to emitter of session another session" in output
+    assert "Traceback" not in output
+    code, output = end(layout, "--log-level", "LOUD")
+    assert code == 2 and "LOUD" in output
+    layout.session_file.write_text('{"name": "toy", "raw": "/raw", "colour": "red"}')
+    command = [sys.executable, "-m", "tests.toy", "emitter", "--project", str(layout.project)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2 and "colour" in result.stdout and not result.stderr
+
+
 # ---- one host in this process
 
 
@@ -203,18 +229,13 @@ def test_a_state_is_rebuilt_from_snapshot_and_tail(hosted, layout, monkeypatch):
 
 def test_a_state_that_was_not_committed_is_not_kept(hosted, layout):
     class Breaks(Emitter):
-        def decide(self, state: Seen, stimulus: Any) -> Iterator[Any]:
-            yield from super().decide(state, stimulus)
-            if stimulus == 15:
-                raise Bug("invariant broken")
-
         def finish(self, state: Seen) -> None:
             raise AssertionError("nothing is written from a state that is not the journal's")
 
-    host = hosted(Breaks(), Numbers(20, 10, 0.0))
+    host = hosted(Breaks(bug_at=15), Numbers(20, 10, 0.0))
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with pytest.raises(Bug, match="invariant broken"):
+        with pytest.raises(Bug, match="no movie 15"):
             host.run()
     finally:
         for number, handler in before.items():
