@@ -184,6 +184,8 @@ class Flow:
                 case ("pass", number, _, *movies):
                     for movie in movies:
                         state.pass_of[movie] = int(number)
+                        # Here, for the pass may be over by the end of these moves.
+                        state.fresh.pop(movie, None)
                     state.items_of[int(number)] = list(movies)
                     touched[int(number)] = None
                 case ("goto" | "items" | "end", number, *_):

@@ -148,7 +148,9 @@ def grow_prep(layout: Layout, session: Session, pace: list[float] | None = None)
     service, _ = build_prep(layout, session)
     driver = Driver(service, Journal(layout.journal("prep"), "prep", session.name))
     rng = np.random.default_rng(SEED)
-    return _follow(driver, layout, "mdcatch", lambda task: _prep_result(task, rng), pace)
+    _follow(driver, layout, "mdcatch", lambda task: prep_result(task, rng), pace)
+    service.render(driver.state, everything=False)  # proc asks prep's Scheme for its jobs
+    return driver
 
 
 def grow_proc(layout: Layout, session: Session, pace: list[float] | None = None) -> Driver:
@@ -158,7 +160,7 @@ def grow_proc(layout: Layout, session: Session, pace: list[float] | None = None)
     rng = np.random.default_rng(SEED)
     part = _particles_file(layout.project / "particles_of_one.star")
     return _follow(
-        driver, layout, "prep", lambda task: _proc_result(task, rng, layout.project, part), pace
+        driver, layout, "prep", lambda task: proc_result(task, rng, layout.project, part), pace
     )
 
 
@@ -181,7 +183,8 @@ def _follow(
     return driver
 
 
-def _prep_result(task: Task, rng: np.random.Generator) -> Reply:
+def prep_result(task: Task, rng: np.random.Generator) -> Reply:
+    """Answer a task of prep."""
     if task.stage == "motioncorr":
         total = float(rng.gamma(9.0, 0.9))
         result: msgspec.Struct = MotionResult(
@@ -208,7 +211,8 @@ def _prep_result(task: Task, rng: np.random.Generator) -> Reply:
     return Reply(msgspec.msgpack.encode(result), float(rng.uniform(0.5, 2.0)))
 
 
-def _proc_result(task: Task, rng: np.random.Generator, project: Path, part: Path) -> Reply:
+def proc_result(task: Task, rng: np.random.Generator, project: Path, part: Path) -> Reply:
+    """Answer a task of proc; the particles of every micrograph are links to `part`."""
     result: msgspec.Struct = PickResult(n_particles=PARTICLES, mean_figure_of_merit=1.4)
     if task.stage == "extract":
         ask = msgspec.msgpack.decode(task.request, type=ExtractRequest)

@@ -63,7 +63,7 @@ class Process:
             time.sleep(0.005)
         return time.monotonic() - self._begun
 
-    def settle(self, quiet_s: float = 1.0, limit_s: float = 60.0) -> None:
+    def settle(self, quiet_s: float = 0.7, limit_s: float = 60.0) -> None:
         """Wait until it has had nothing to do for some time."""
         deadline = time.monotonic() + limit_s
         before, since = processor_s(self.popen.pid), time.monotonic()

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from scipy.spatial import cKDTree
 from algorithms.extraction import ExtractOptions, extract
 from algorithms.formats import mrc, star
 from algorithms.motion import MotionOptions, motion_statistics
+from algorithms.simulate.recipe import load_recipe
+from algorithms.simulate.session import simulate_session
 from algorithms.simulate.specimen import load_specimen
 from algorithms.simulate.truth import MovieTruth, read_movie_truth, truth_folder
 from tests.system import sessions
@@ -34,8 +36,9 @@ pytestmark = [
 ]
 
 FLOAT32 = ("prep__motioncorr__do_float16=No", "proc__extract__do_float16=No")
-PIXEL_A, DIAMETER_A = 2.0, 260.0
+PIXEL_A, DOSE, DIAMETER_A = 2.0, 1.5, 260.0
 MATCH_A = 0.3 * DIAMETER_A
+FINEST_A = 30  # so few particles leave most of a finer transform unmeasured
 
 MOVIES = "Import/job001/movies.star"
 CORRECTED = "MotionCorr/job002/corrected_micrographs.star"
@@ -104,9 +107,9 @@ class Session:
 def session(tmp_path_factory):
     folder = tmp_path_factory.mktemp("interop")
     raw, project = folder / "Simulated", folder / "project"
-    shape = {"nx": 1024, "ny": 1024, "n_frames": 16, "n_particles": 36}
-    beam = {"pixel_size_A": PIXEL_A, "dose_per_frame_e_A2": 1.0, "creep_A": 9.0}
-    sessions.simulate(raw, seed=17, n_exposures=3, pool=0, order="xml-first", **shape, **beam)
+    # `ci`: 1024 px of 2 A, 16 frames of 1.5 e/A^2; exposures in two optics groups.
+    recipe = replace(load_recipe("ci"), n_exposures=3)
+    simulate_session(recipe, raw, seed=17, realtime=False)
     options = [word for setting in FLOAT32 for word in ("--set", setting)]
     done = sessions.process(raw, project, *options)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -153,8 +156,9 @@ def test_relion_prints_every_loop_as_we_read_it(session, pattern):
         loops = {name: table for name, table in session.load(path).items() if table.loop}
         assert loops
         for name, table in loops.items():
-            # Named in turned order: a value in the wrong column would come out in another place.
-            labels = list(table.columns)[::-1]
+            # In turned order: a value in the wrong column would come out in another place. The
+            # program, a script, takes the words of a quoted text for columns.
+            labels = [x for x, values in table.columns.items() if " " not in "".join(values)][::-1]
             printed = session.relion("star_printtable", path, f"data_{name}", *labels)
             rows = [
                 ["" if value == '""' else value for value in line.split()]
@@ -219,8 +223,8 @@ def corrected(session):
     # One thread: with more, RELION 3.1 needs several times the processor time for small movies.
     command = ["--i", MOVIES, "--o", "RelionMotion/", "--use_own", "--j", 1, "--save_noDW"]
     command += ["--patch_x", 1, "--patch_y", 1, "--bfactor", 100 / PIXEL_A**2]
-    command += ["--dose_weighting", "--dose_per_frame", 1, "--preexposure", 0]
-    command += ["--gainref", "Movies/gain.mrc", "--grouping_for_ps", 4]
+    command += ["--dose_weighting", "--dose_per_frame", DOSE, "--preexposure", 0]
+    command += ["--gainref", "Movies/gain.mrc", "--grouping_for_ps", round(4 / DOSE)]
     session.relion("run_motioncorr", *command)
     ours = session.load(CORRECTED)["micrographs"].strings("rlnMicrographMetadata")
     return {o: o.replace("MotionCorr/job002/", "RelionMotion/") for o in ours}
@@ -280,21 +284,20 @@ def test_shifts_have_relions_sign_and_are_nearer_to_the_truth(session, corrected
         # A shift undoes the specimen's movement.
         ours.append(spread(own + truth.global_shift_px))
         theirs.append(spread(peer + truth.global_shift_px))
-        assert spread(peer) > 1
         assert correlation(own, peer) > 0.95
     assert max(apart) < 0.3
     assert np.mean(ours) < 1.1 * np.mean(theirs)
 
 
 def test_motion_columns_are_relions(session, corrected):
-    table = session.load("RelionMotion/corrected_micrographs.star")["micrographs"]
-    options = MotionOptions(pixel_size_A=PIXEL_A, voltage_kV=300.0, dose_per_frame=1.0)
-    for i, path in enumerate(table.strings("rlnMicrographMetadata")):
-        found = motion_statistics(shifts(session.load(path)["global_shift"]), options)
-        written = [float(table.row(i)[f"rlnAccumMotion{n}"]) for n in ("Total", "Early", "Late")]
-        np.testing.assert_allclose(
-            [found.total_px, found.early_px, found.late_px], written, rtol=1e-4
-        )
+    options = MotionOptions(pixel_size_A=PIXEL_A, voltage_kV=300.0, dose_per_frame=DOSE)
+    for path in (CORRECTED, "RelionMotion/corrected_micrographs.star"):
+        table = session.load(path)["micrographs"]
+        written = columns(table, *(f"rlnAccumMotion{part}" for part in ("Total", "Early", "Late")))
+        tracks = [session.load(name) for name in table.strings("rlnMicrographMetadata")]
+        motions = [motion_statistics(shifts(track["global_shift"]), options) for track in tracks]
+        found = [[motion.total_px, motion.early_px, motion.late_px] for motion in motions]
+        np.testing.assert_allclose(written, found, rtol=1e-3)
 
 
 def test_sums_and_spectra_agree_with_relions(session, corrected):
@@ -426,32 +429,35 @@ def test_relion_extracts_the_same_particles(session):
     # RELION cuts at whole pixels and forgets the rest; ours are centred to the fraction.
     where = positions(ours)
     rest = (where - np.trunc(where)) * scaled / box
-    theirs = moved(session.images(theirs), rest[:, 0], rest[:, 1])
+    none = np.zeros(len(ours))
+    own, peer = moved(session.images(ours), none, none), moved(session.images(theirs), *rest.T)
     inside = radius_px(scaled) < scaled / 3
-    found = session.images(ours)
-    apart = np.sqrt(np.square(found - theirs)[:, inside].mean(1))
-    assert apart.max() < 0.1  # of the background's deviation; 0.8 without the shift
-    assert min(map(correlation, found[:, inside], theirs[:, inside])) > 0.99
+    apart = np.sqrt(np.square(own - peer)[:, inside].mean(1))
+    assert apart.max() < 0.03  # of the background's deviation; 0.8 without the shift
 
 
 def moved(images, x_px, y_px):
-    """Shift images `[n, side, side]` so that what is at (x, y) from the centre comes to it."""
+    """Shift images `[n, side, side]` so that what is at (x, y) from the centre comes to it.
+
+    The rows beside Nyquist are left out: RELION 3.1 keeps the other one of the two there.
+    """
     side = images.shape[-1]
     fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
     phase = fx * x_px[:, None, None] + fy * y_px[:, None, None]
-    return np.fft.irfft2(np.fft.rfft2(images) * np.exp(2j * np.pi * phase), s=(side, side))
+    shift = np.exp(2j * np.pi * phase) * (np.maximum(abs(fy), fx) < 0.45)
+    return np.fft.irfft2(np.fft.rfft2(images) * shift, s=(side, side))
 
 
 def test_relion_operates_on_our_stacks(session):
     path = session.files("Extract/job006/Movies/**/*.mrcs")[0]
     images = session.read(path)
     side = images.shape[-1]
-    command = ["--operate_on", path, "--operate_out", "operated.mrcs", "--scale", side // 2]
-    session.relion("preprocess", *command, "--norm", "--bg_radius", 20, "--invert_contrast")
-    options = ExtractOptions(box_px=side, scaled_px=side // 2, bg_radius_px=20)
+    command = ["--operate_on", path, "--operate_out", "operated.mrcs", "--norm"]
+    session.relion("preprocess", *command, "--bg_radius", 20, "--invert_contrast")
+    options = ExtractOptions(box_px=side, scaled_px=side, bg_radius_px=20)
     middle = np.array([side / 2])
     wanted = [extract(image, middle, middle, 1.0, options).images[0] for image in images]
-    np.testing.assert_allclose(session.read("operated.mrcs"), np.stack(wanted), atol=2e-4)
+    np.testing.assert_allclose(session.read("operated.mrcs"), np.stack(wanted), atol=1e-5)
 
 
 # Particles in classification, reconstruction and polishing
@@ -486,7 +492,7 @@ def posed(session):
 
 @pytest.fixture(scope="module")
 def volume(session, posed):
-    session.relion("reconstruct", "--i", posed, "--o", "map.mrc", "--ctf", "--maxres", 15)
+    session.relion("reconstruct", "--i", posed, "--o", "map.mrc", "--ctf", "--maxres", FINEST_A)
     return "map.mrc"
 
 
@@ -496,24 +502,26 @@ def test_relion_reconstructs_the_specimen(session, posed, volume):
     for label in ("rlnOriginXAngst", "rlnOriginYAngst"):
         turned[label] = [str(-float(v)) for v in turned[label]]
     star.save(session.project / "turned.star", table, durable=False)
-    session.relion("reconstruct", "--i", "turned.star", "--o", "not.mrc", "--ctf", "--maxres", 15)
+    session.relion(
+        "reconstruct", "--i", "turned.star", "--o", "not.mrc", "--ctf", "--maxres", FINEST_A
+    )
 
     found, wrong = session.read(volume), session.read("not.mrc")
     pixel = mrc.read_header(session.project / volume).pixel_size_A
     assert pixel == pytest.approx(table["optics"].floats("rlnImagePixelSize")[0], rel=1e-5)
-    assert correlation(*compared(found, pixel)) > 0.6
-    assert correlation(*compared(wrong, pixel)) < 0.3
-    assert correlation(*compared(found[::-1], pixel)) < 0.4  # the hand
+    assert correlation(*compared(found, pixel)) > 0.9
+    assert correlation(*compared(wrong, pixel)) < 0.6
+    assert correlation(*compared(found[::-1], pixel)) < 0.6  # the hand
 
 
 def compared(volume, pixel_size_A):
-    """Return map and specimen between 200 and 15 A, within the particle."""
+    """Return map and specimen between 200 A and the finest, within the particle."""
     side = len(volume)
     edges = [np.arange(side + 1) - side / 2 - 0.5] * 3
     atoms = load_specimen().positions_A[:, ::-1] / pixel_size_A
     q = np.fft.fftfreq(side, pixel_size_A)
     q = np.sqrt(q[:, None, None] ** 2 + q[None, :, None] ** 2 + q[None, None, :] ** 2)
-    band = (q > 1 / 200) & (q < 1 / 15)
+    band = (q > 1 / 200) & (q < 1 / FINEST_A)
     inside = radius_px(side, 3) * pixel_size_A < 150
     maps = volume * inside, np.histogramdd(atoms, bins=edges)[0]
     return tuple(np.fft.ifftn(np.fft.fftn(m) * band).real[inside] for m in maps)
@@ -553,7 +561,7 @@ def test_relion_polishes_from_our_metadata(session, posed, volume):
     said = session.relion("motion_refine", *command, "--s_vel", 0.2, "--s_div", 5000, "--s_acc", 2)
     # Pixel, dose and binning come from our per-movie files; so do gain, frames and shifts.
     assert re.search(r"movie pixel size from MotionCorr/job002/.*_fractions\.star: 2 A", said)
-    assert re.search(r"dose per frame from MotionCorr/job002/.*_fractions\.star: 1 e", said)
+    assert re.search(r"dose per frame from MotionCorr/job002/.*_fractions\.star: 1\.5 e", said)
     for name, truth in session.truth.items():
         path = name.replace("MotionCorr/job002", "RelionPolish").replace(".mrc", "_tracks.star")
         tables = [t for block, t in session.load(path).items() if block.isdigit()]

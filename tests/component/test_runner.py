@@ -238,6 +238,7 @@ class Squares(Emitter):
     """Wants one task for every number; counts how it ended."""
 
     def __init__(self, call: Callable[[int], str]):
+        super().__init__()
         self.call = call
         self.ends: list[Finished | Failed] = []
 
@@ -260,9 +261,14 @@ def test_a_host_repeats_what_failed_and_gives_up_what_keeps_failing(cluster, tmp
     host = Host(service, layout, "s1", log, cluster.address, source=Numbers(4, 4, 0.1))
     poller = host._poller()
     deadline = time.monotonic() + 60.0
-    while len(service.ends) < 4:
-        assert time.monotonic() < deadline, service.ends
-        host.turn(poller)
+    try:
+        while len(service.ends) < 4:
+            assert time.monotonic() < deadline, service.ends
+            host.turn(poller)
+        assert host.journal.attempts() == {}, "what is done has no row"
+    finally:
+        host.close(in_order=False)
+        log.close()
     ends = {end.task.movie: end for end in service.ends}
     assert len(service.ends) == len(ends), "each ended once"
     assert isinstance(ends["h1"], Failed) and ends["h1"].attempts == MAX_FAILURES
@@ -270,10 +276,7 @@ def test_a_host_repeats_what_failed_and_gives_up_what_keeps_failing(cluster, tmp
     for name in ("h0", "h3"):
         end = ends[name]
         assert isinstance(end, Finished) and end.token == 1 and end.reply.result is not None
-    assert host.journal.attempts() == {}, "what is done has no row"
     assert (tmp_path / "log").read_text().count("task.repeated") == MAX_FAILURES - 1
-    host.close()
-    log.close()
 
 
 def test_the_cluster_being_gone_is_fatal_and_the_next_one_goes_on(journal, tmp_path):
