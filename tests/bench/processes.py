@@ -11,10 +11,10 @@ from types import TracebackType
 from tests.system.sessions import environment
 
 
-def memory_MB(pid: int) -> float:
-    """Return the resident memory of a process."""
+def memory_MB(pid: int, field: str = "VmRSS") -> float:
+    """Return the resident memory of a process; `VmHWM` is the most it has had."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) / 1024
     raise ProcessLookupError(f"process {pid} has ended")
 
@@ -76,23 +76,25 @@ class Process:
     def stop(self, limit_s: float = 20.0) -> float:
         """Stop it in order; return the seconds that took."""
         begun = time.monotonic()
-        if self.popen.returncode is None:
+        if self.popen.poll() is None:
             self.popen.send_signal(signal.SIGTERM)
             self._reap(begun + limit_s)
         self._file.close()
         return time.monotonic() - begun
 
     def _reap(self, deadline: float) -> None:
-        """Wait for its end, and keep what the kernel says about its life."""
-        while True:
-            pid, status, usage = os.wait4(self.popen.pid, os.WNOHANG)
-            if pid:
-                self.popen.returncode = os.waitstatus_to_exitcode(status)
-                self.peak_MB = usage.ru_maxrss / 1024
-                return
+        """Wait for its end, watching what it holds until then."""
+        while self.popen.poll() is None:
+            self._watch()
             if time.monotonic() > deadline:
                 self.popen.kill()
             time.sleep(0.002)
+
+    def _watch(self) -> None:
+        try:
+            self.peak_MB = max(self.peak_MB, memory_MB(self.popen.pid, "VmHWM"))
+        except (OSError, ProcessLookupError):
+            pass  # it has ended meanwhile
 
     def __enter__(self) -> "Process":
         return self

@@ -70,7 +70,7 @@ def _rates(bench: Bench, stories: Stories, workers: int, with_n: str) -> float:
     offered = 0.01 * workers * (end - begin)
     shares = {
         "prep": busy_s(prep, begin, end) / offered,
-        "of this CTF": busy_s(stories.tasks([MicrographCtf]), begin, end) / offered,
+        "of prep the CTF": busy_s(stories.tasks([MicrographCtf]), begin, end) / offered,
         "proc": busy_s(proc, begin, end) / offered,
     }
     bench.add(f"movies to CTF, {with_n}, steady", steady_rate(fitted), "movies/s")

@@ -7,13 +7,12 @@ ours. Micrographs and stacks are float32 here: RELION 3.1 refuses float16, RELIO
 import os
 import re
 import shutil
-import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from algorithms.extraction import ExtractOptions, extract
 from algorithms.formats import mrc, star
@@ -21,7 +20,17 @@ from algorithms.motion import MotionOptions, motion_statistics
 from algorithms.simulate.recipe import load_recipe
 from algorithms.simulate.session import simulate_session
 from algorithms.simulate.specimen import load_specimen
-from algorithms.simulate.truth import MovieTruth, read_movie_truth, truth_folder
+from algorithms.simulate.truth import read_movie_truth, truth_folder
+from tests.relion import (
+    Session,
+    columns,
+    correlation,
+    moved,
+    positions,
+    radius_px,
+    shifts,
+    spread,
+)
 from tests.system import sessions
 
 PROGRAMS = (
@@ -61,48 +70,6 @@ TABLES = [
 ]
 
 
-@dataclass(frozen=True)
-class Session:
-    """A processed session: its project folder and the truth of each micrograph, by name."""
-
-    project: Path
-    truth: dict[str, MovieTruth]
-
-    def relion(self, program, *arguments, fails=False, **env):
-        """Run a program in the project folder, as RELION's users do."""
-        done = subprocess.run(
-            [f"relion_{program}", *map(str, arguments)],
-            cwd=self.project,
-            env=sessions.environment(**env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=120,
-            check=False,
-        )
-        said = done.stdout + done.stderr
-        assert (done.returncode != 0) == fails, said[-3000:]
-        return done.stdout if not fails else said
-
-    def load(self, path):
-        return star.load(self.project / path)
-
-    def read(self, path):
-        return mrc.read(self.project / path)
-
-    def files(self, pattern):
-        found = sorted(self.project.glob(pattern))
-        assert found, pattern
-        return [path.relative_to(self.project) for path in found]
-
-    def images(self, table):
-        """Return the images that a particle table names, `[n, side, side]`."""
-        names = [name.split("@") for name in table.strings("rlnImageName")]
-        stacks = {stack: self.read(stack) for stack in {stack for _, stack in names}}
-        return np.stack([stacks[stack][int(number) - 1] for number, stack in names])
-
-
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
     folder = tmp_path_factory.mktemp("interop")
@@ -118,33 +85,6 @@ def session(tmp_path_factory):
     stems = {name: Path(name).stem.removesuffix("_fractions") for name in names}
     truth = {name: read_movie_truth(truth_folder(raw) / stem) for name, stem in stems.items()}
     return Session(project, truth)
-
-
-def columns(table, *labels):
-    """Return columns side by side, `[n, labels]`."""
-    return np.column_stack([table.floats(label) for label in labels])
-
-
-def positions(table):
-    return columns(table, "rlnCoordinateX", "rlnCoordinateY")
-
-
-def shifts(table):
-    return columns(table, "rlnMicrographShiftX", "rlnMicrographShiftY")
-
-
-def spread(difference):
-    """Root mean square of vectors `[n, 2]`, their mean taken away."""
-    return float(np.sqrt(np.square(difference - difference.mean(0)).sum(1).mean()))
-
-
-def correlation(a, b):
-    return float(np.corrcoef(np.ravel(a), np.ravel(b))[0, 1])
-
-
-def radius_px(side, dimensions=2):
-    axis = np.arange(side) - side // 2
-    return np.sqrt(sum(np.square(a) for a in np.meshgrid(*[axis] * dimensions)))
 
 
 # STAR
@@ -391,7 +331,7 @@ def test_relion_picks_what_we_pick(session):
         ours = session.load(path)[""]
         theirs = session.load(path.replace("AutoPick/job005", "RelionPick"))[""]
         assert set(theirs.columns) == set(ours.columns)
-        distance = cKDTree(positions(ours)).query(positions(theirs))[0] * PIXEL_A
+        distance = KDTree(positions(ours)).query(positions(theirs))[0] * PIXEL_A
         near += int((distance < 15).sum())
         count += len(ours)
         assert abs(len(theirs) - len(ours)) <= 1
@@ -436,18 +376,6 @@ def test_relion_extracts_the_same_particles(session):
     assert apart.max() < 0.03  # of the background's deviation; 0.8 without the shift
 
 
-def moved(images, x_px, y_px):
-    """Shift images `[n, side, side]` so that what is at (x, y) from the centre comes to it.
-
-    The rows beside Nyquist are left out: RELION 3.1 keeps the other one of the two there.
-    """
-    side = images.shape[-1]
-    fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
-    phase = fx * x_px[:, None, None] + fy * y_px[:, None, None]
-    shift = np.exp(2j * np.pi * phase) * (np.maximum(abs(fy), fx) < 0.45)
-    return np.fft.irfft2(np.fft.rfft2(images) * shift, s=(side, side))
-
-
 def test_relion_operates_on_our_stacks(session):
     path = session.files("Extract/job006/Movies/**/*.mrcs")[0]
     images = session.read(path)
@@ -472,7 +400,7 @@ def posed(session):
     pose, found = np.zeros((len(table), 5)), np.zeros(len(table), bool)
     for name, truth in session.truth.items():
         rows = np.flatnonzero(names == name)
-        distance, match = cKDTree(truth.position_px).query(where[rows])
+        distance, match = KDTree(truth.position_px).query(where[rows])
         origin_A = (where[rows] - truth.position_px[match]) * PIXEL_A
         angles = np.column_stack([truth.rot, truth.tilt, truth.psi])[match]
         pose[rows] = np.hstack([angles, origin_A])
@@ -542,9 +470,11 @@ def test_relion_classifies_our_particles(session):
     assert np.isfinite(session.read("RelionClass/run_it001_classes.mrcs")).all()
 
 
-def test_relion_polishes_from_our_metadata(session, posed, volume):
+@pytest.fixture(scope="module")
+def polish(session, posed, volume):
+    """Return a function that polishes into a folder: tracks in A by micrograph, and the log."""
+    pixel = session.load(posed)["optics"].floats("rlnImagePixelSize")[0]
     side = len(session.read(volume))
-    pixel = mrc.read_header(session.project / volume).pixel_size_A
     mask = (radius_px(side, 3) * pixel < 150).astype(np.float32)
     mrc.write(session.project / "mask.mrc", mask, pixel)
     shell = np.arange(side // 2 + 1)
@@ -555,18 +485,38 @@ def test_relion_polishes_from_our_metadata(session, posed, volume):
         "rlnFourierShellCorrelationCorrected": 1 / (1 + np.exp(200 * (frequency - 1 / 20))),
     }
     star.save(session.project / "fsc.star", {"fsc": star.Table.of(fsc)}, durable=False)
-    (session.project / "RelionPolish").mkdir()
-    command = ["--i", posed, "--o", "RelionPolish/", "--corr_mic", CORRECTED, "--j", 1]
-    command += ["--f", "fsc.star", "--m1", volume, "--m2", volume, "--mask", "mask.mrc"]
-    said = session.relion("motion_refine", *command, "--s_vel", 0.2, "--s_div", 5000, "--s_acc", 2)
-    # Pixel, dose and binning come from our per-movie files; so do gain, frames and shifts.
-    assert re.search(r"movie pixel size from MotionCorr/job002/.*_fractions\.star: 2 A", said)
-    assert re.search(r"dose per frame from MotionCorr/job002/.*_fractions\.star: 1\.5 e", said)
-    for name, truth in session.truth.items():
-        path = name.replace("MotionCorr/job002", "RelionPolish").replace(".mrc", "_tracks.star")
-        tables = [t for block, t in session.load(path).items() if block.isdigit()]
-        assert tables
-        tracks = [columns(t, "rlnOriginXAngst", "rlnOriginYAngst") for t in tables]
-        # A track is the specimen's movement in A.
-        track, moved_A = np.mean(tracks, axis=0), truth.global_shift_px * PIXEL_A
-        assert spread(track - moved_A) < 0.3 * PIXEL_A < spread(moved_A)
+
+    def run(folder, *more):
+        (session.project / folder).mkdir()
+        command = ["--i", posed, "--o", f"{folder}/", "--corr_mic", CORRECTED, "--j", 1]
+        command += ["--f", "fsc.star", "--m1", volume, "--m2", volume, "--mask", "mask.mrc"]
+        command += ["--s_vel", 0.2, "--s_div", 5000, "--s_acc", 2]
+        said = session.relion("motion_refine", *command, *more)
+        tracks = {}
+        for name in session.truth:
+            path = name.replace("MotionCorr/job002", folder).replace(".mrc", "_tracks.star")
+            tables = [t for block, t in session.load(path).items() if block.isdigit()]
+            axes = ("rlnOriginXAngst", "rlnOriginYAngst")
+            tracks[name] = np.stack([columns(t, *axes) for t in tables])
+        return tracks, said
+
+    return run
+
+
+def test_relion_starts_polishing_from_our_metadata(session, polish):
+    tracks, said = polish("RelionStart", "--max_iters", 0)
+    source = r"from MotionCorr/job002/.*_fractions\.star: "
+    assert re.search(rf"movie pixel size {source}{PIXEL_A:g} A", said)
+    assert re.search(rf"dose per frame {source}{DOSE:g} e", said)
+    for name, found in tracks.items():
+        own = shifts(session.load(name.replace(".mrc", ".star"))["global_shift"])
+        moved_A = -own * PIXEL_A  # a track is the specimen's movement
+        for track in found:
+            assert spread(track - moved_A) < 1e-3 < spread(moved_A)
+
+
+def test_relion_polishes_our_particles(session, polish):
+    tracks, _ = polish("RelionPolish")
+    for name, found in tracks.items():
+        moved_A = session.truth[name].global_shift_px * PIXEL_A
+        assert spread(found.mean(0) - moved_A) < 0.3 * PIXEL_A < spread(moved_A)

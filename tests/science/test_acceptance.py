@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from algorithms.formats import mrc, star
 from algorithms.simulate.recipe import load_recipe
 from algorithms.simulate.session import simulate_session
 from algorithms.simulate.truth import read_movie_truth, truth_folder
+from tests.relion import columns, positions, shifts, spread
 from tests.shared import shared
 from tests.system import sessions
 
@@ -76,14 +77,6 @@ def independent_truth(folder, stem):
     )
 
 
-def columns(table, *labels):
-    return np.column_stack([table.floats(label) for label in labels])
-
-
-def positions(table):
-    return columns(table, "rlnCoordinateX", "rlnCoordinateY")
-
-
 def results(project, folder, truth_of):
     """Read all results of a project through its RELION tables."""
     tables = {
@@ -110,7 +103,7 @@ def results(project, folder, truth_of):
     found = []
     for row in map(tables["fitted"]["micrographs"].row, range(len(files))):
         name = row["rlnMicrographName"]
-        shifts = star.load(project / row["rlnMicrographMetadata"])["global_shift"]
+        track = star.load(project / row["rlnMicrographMetadata"])["global_shift"]
         header = mrc.read_header(project / name)
         particles = rows_of(tables["particles"]["particles"], name)
         stacks = {image.split("@")[1] for image in particles.strings("rlnImageName")}
@@ -121,7 +114,7 @@ def results(project, folder, truth_of):
                 micrograph=project / name,
                 pixel_A=float(tables["fitted"]["optics"].row(0)["rlnMicrographPixelSize"]),
                 side_px=header.nx,
-                shift_px=columns(shifts, "rlnMicrographShiftX", "rlnMicrographShiftY"),
+                shift_px=shifts(track),
                 defocus_A=(float(row["rlnDefocusU"]) + float(row["rlnDefocusV"])) / 2,
                 pick_px=positions(star.load(project / files[name])[""]),
                 particles=particles,
@@ -196,8 +189,7 @@ def independent(tmp_path_factory):
 
 def drift_error_px(result):
     """Root mean square of shift and movement together, which undo each other, but for a mean."""
-    rest = result.shift_px + result.truth.drift_px
-    return float(np.sqrt(np.square(rest - rest.mean(0)).sum(1).mean()))
+    return spread(result.shift_px + result.truth.drift_px)
 
 
 def score(found):
@@ -205,8 +197,8 @@ def score(found):
     hits = looked_for = seen = picks = 0
     for result in found:
         truth, reach = result.truth.position_px, 0.3 * result.truth.diameter_A / result.pixel_A
-        distance, nearest = cKDTree(truth).query(result.pick_px)
-        matched = np.unique(nearest[distance < reach])
+        distance, nearest = KDTree(truth).query(result.pick_px)
+        matched = np.unique(np.asarray(nearest)[distance < reach])
         edge = BORDER_A / result.pixel_A
         inside = ((truth > edge) & (truth < result.side_px - 1 - edge)).all(1)
         looked_for += int(inside.sum())
@@ -256,8 +248,8 @@ def offset_px(micrograph, box, image, pick_px):
     with a window that is cut here around the whole pixel.
     """
     scaled, whole = len(image), np.rint(pick_px).astype(int)
-    x, y = whole + box - box // 2
-    window = micrograph[y : y + box, x : x + box]
+    left, top = whole + box - box // 2
+    window = micrograph[top : top + box, left : left + box]
     keep = np.r_[0 : scaled // 2, box - scaled // 2 : box]
     cut = np.fft.fft2(window.mean() - window)[np.ix_(keep, keep)]
     band = np.abs(np.fft.fftfreq(scaled)) < 0.3
@@ -265,8 +257,8 @@ def offset_px(micrograph, box, image, pick_px):
     place = np.r_[0 : scaled // 2, fine - scaled // 2 : fine]
     product = np.zeros((fine, fine), complex)
     product[np.ix_(place, place)] = np.fft.fft2(image) * np.conj(cut) * np.outer(band, band)
-    peak = np.fft.ifft2(product).real.argmax()
-    moved = np.fft.fftfreq(fine, 1 / fine)[[peak % fine, peak // fine]]
+    y, x = divmod(int(np.fft.ifft2(product).real.argmax()), fine)
+    moved = np.fft.fftfreq(fine, 1 / fine)[[x, y]]
     return moved / 8 * box / scaled + pick_px - whole
 
 
