@@ -23,10 +23,22 @@ from services.kit.work import prepare_worker, sweep
 # Workers that do not end in this time die when this process does: they watch it.
 CLOSE_S = 1.5
 
+# Freed memory that a worker keeps for the next movie. Dask has workers return it at once: getting
+# the pages again took more than half of the time of motion correction.
+KEEP_BYTES = 1 << 30
+_MALLOC = "distributed.nanny.pre-spawn-environ.MALLOC_"
+
 SETTINGS = {
+    f"{_MALLOC}TRIM_THRESHOLD_": KEEP_BYTES,
+    f"{_MALLOC}MMAP_THRESHOLD_": KEEP_BYTES,
+    f"{_MALLOC}ARENA_MAX": 1,  # those of threads return whole arrays whatever the thresholds are
     # A dead worker is told to us at once; repeating is our decision, with a count that survives.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.worker-saturation": 1.0,
+    # No data of ours stays on a worker: there is nothing to spill, and pausing frees nothing.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
     "distributed.worker.daemon": True,
     "distributed.admin.tick.limit": "30s",
     "distributed.comm.timeouts.connect": "15s",

@@ -103,11 +103,11 @@ class Runner:
             self._journal.commit([], attempts=rows)
             self._attempts.update((row.key, row) for row in rows)
             crash_point("after-attempt-before-submit")
-        for priority, (task, token) in enumerate(accepted):
-            self._submit(task, token, -priority)
+        for task, token in accepted:
+            self._submit(task, token)
         return poisoned
 
-    def _submit(self, task: Task, token: int, priority: int) -> None:
+    def _submit(self, task: Task, token: int) -> None:
         future = self._client.submit(
             execute,
             self._project,
@@ -116,7 +116,7 @@ class Runner:
             key=f"{task.stage}-{task.key[:16]}-{token}-{os.getpid()}",
             pure=False,
             retries=0,
-            priority=priority,
+            priority=task.urgency,  # equal ones in the order of submission
         )
         self._running[task.id] = (task, token, future)
         future.add_done_callback(lambda _, name=task.id, t=token: self._note(name, t))

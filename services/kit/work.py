@@ -35,6 +35,7 @@ class Task(msgspec.Struct, frozen=True):
     key: str
     call: str  # "package.module:function"
     request: bytes  # MessagePack, decoded by the function
+    urgency: int = 0  # of tasks in line the one furthest down the graph goes first, then the oldest
 
 
 class Output(msgspec.Struct, frozen=True):

@@ -158,6 +158,7 @@ class Prep(Flow):
             key=content_key("ctffind", request, state.corrected[movie].key),
             call="services.prep.tasks:ctffind",
             request=request,
+            urgency=1,
         )
 
     def accept(self, state: PrepState, done: Finished) -> Body:

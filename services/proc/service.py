@@ -193,6 +193,7 @@ class Proc(Flow):
             key=content_key("autopick", request, ctf.key),
             call="services.proc.tasks:autopick",
             request=request,
+            urgency=2,  # after prep's two, on the same workers
         )
 
     def _extract(self, state: ProcState, movie: str) -> Task:
@@ -208,6 +209,7 @@ class Proc(Flow):
             key=content_key("extract", request, picked.key),
             call="services.proc.tasks:extract",
             request=request,
+            urgency=3,
         )
 
     def accept(self, state: ProcState, done: Finished) -> Body:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from tests.bench import (
@@ -32,6 +31,7 @@ from tests.bench import (
     table as tables,
 )
 from tests.bench.figures import Bench, Section
+from tests.bench.processes import work_like_a_worker
 
 BENCHES: dict[str, tuple[Callable[[Bench], None], str]] = {
     "live": (live.run, "latency of each stage while a microscope writes"),
@@ -63,7 +63,7 @@ def main() -> int:
     unknown = [name for name in arguments.names if name not in BENCHES]
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHES)}")
-    torch.set_num_threads(1)
+    work_like_a_worker()
     with tempfile.TemporaryDirectory(prefix="coldstream-bench-", dir=arguments.work) as folder:
         _run(arguments.names or list(BENCHES), Path(folder), arguments.full, arguments.json)
     return 0

@@ -1,5 +1,6 @@
 """Real processes under measurement: how long they take to start, and how much memory they hold."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -8,7 +9,21 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+import torch
+
+from services.kit.cluster import KEEP_BYTES
 from tests.system.sessions import environment
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+
+
+def work_like_a_worker() -> None:
+    """Compute on one thread and keep freed memory, as workers do (services/kit/cluster.py)."""
+    torch.set_num_threads(1)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # glibc
+        for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            mallopt(parameter, KEEP_BYTES)
 
 
 def memory_MB(pid: int, field: str = "VmRSS") -> float:

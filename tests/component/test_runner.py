@@ -115,6 +115,23 @@ def test_a_task_delivers_its_result(runner, journal, cluster):
     assert runner.token(wanted[0].key) == 0
 
 
+def test_tasks_in_line_go_by_urgency_and_then_by_age(runner, tmp_path):
+    gate = tmp_path / "gate"
+    gate.touch()
+    slow = tasks.task("wait", "o0", path=str(gate))
+    runner.begin([slow, tasks.task("write", "o1", number=1), tasks.task("write", "o2", number=2)])
+    until(Path(f"{gate}.begun").exists)
+    runner.begin([tasks.task("write", "o3", number=3)])
+    runner.begin([msgspec.structs.replace(tasks.task("write", "o4", number=4), urgency=1)])
+    time.sleep(0.5)  # until the scheduler has them all
+    gate.unlink()
+    order = [outcome.task.movie for outcome in wait_for(runner, 5)]
+    assert [movie for movie in order if movie != "o4"] == ["o0", "o1", "o2", "o3"], (
+        "if what comes later went first, the last of each batch would wait for the end of all"
+    )
+    assert order.index("o4") < order.index("o2")  # o1 may be with the worker already
+
+
 def test_a_refusal_is_an_answer_and_no_failure(runner, journal):
     task = tasks.task("refuse", "r1")
     runner.begin([task])
