@@ -49,7 +49,7 @@ class Figure:
             return "met" if (ratio <= 1) == less or ratio == 1 else "missed"
         if self.kind == "peer":
             return f"{1 / ratio if less else ratio:.2f} x as fast"
-        return f"{ratio:.2f} x the floor" if self.kind == "floor" else ""
+        return f"{ratio:.3g} x the floor" if self.kind == "floor" else ""
 
 
 @dataclass(kw_only=True)

@@ -51,7 +51,7 @@ def show(sections: Iterable[Section], facts: dict[str, object]) -> None:
     table.add_column("figure", overflow="fold", min_width=32)
     table.add_column("measured", justify="right", no_wrap=True)
     table.add_column("compared with", overflow="fold")
-    table.add_column("ratio", min_width=16)
+    table.add_column("ratio", min_width=16, overflow="fold")
     for section in sections:
         table.add_row(Text(section.name, style="bold"))
         for figure in section.figures:
