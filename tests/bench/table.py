@@ -48,10 +48,10 @@ def show(sections: Iterable[Section], facts: dict[str, object]) -> None:
     console = Console(highlight=False)
     sections = list(sections)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("figure", overflow="fold", min_width=32)
+    table.add_column("figure", overflow="fold")
     table.add_column("measured", justify="right", no_wrap=True)
     table.add_column("compared with", overflow="fold")
-    table.add_column("ratio", min_width=16, overflow="fold")
+    table.add_column("ratio", no_wrap=True)
     for section in sections:
         table.add_row(Text(section.name, style="bold"))
         for figure in section.figures:
