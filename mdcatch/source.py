@@ -41,7 +41,7 @@ BUDGET_S = 0.25  # of file work in one poll, so that the host stays alive throug
 SHARE = 20  # an idle poll is followed by this many times its own duration of rest: 5 % of a core
 QUIET_POLLS = 2
 REVIEW_S = 1.0  # between looks at all exposures that are not settled
-LOST_POLL_S = 1.0  # between looks at a root that is empty or not there: a session may begin any time
+LOST_POLL_S = 1.0  # between looks at a root that is empty or not there
 
 
 class EpuSource:
