@@ -15,6 +15,7 @@ import msgspec
 from distributed import LocalCluster
 from distributed.diagnostics.plugin import WorkerPlugin
 
+from services.kit.errors import Fatal
 from services.kit.logs import Log
 from services.kit.paths import Layout, atomic_write
 from services.kit.runner import ClusterFile
@@ -57,7 +58,13 @@ class Prepare(WorkerPlugin):
 
 
 def run_cluster(layout: Layout, workers: int, memory_limit: str, log: Log) -> None:
-    """Run scheduler and workers until SIGTERM or SIGINT; their address is in the cluster file."""
+    """Run scheduler and workers until SIGTERM or SIGINT; their address is in the cluster file.
+
+    Raises
+    ------
+    Fatal
+        They could not be started.
+    """
     layout.make()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -78,8 +85,11 @@ def run_cluster(layout: Layout, workers: int, memory_limit: str, log: Log) -> No
             worker_class="distributed.Nanny",
             silence_logs=logging.CRITICAL,
         )
-        with cluster.get_client() as client:
-            client.register_plugin(Prepare())
+        try:
+            with cluster.get_client() as client:
+                client.register_plugin(Prepare())
+        except OSError as error:
+            raise Fatal(f"the cluster did not start: {error}") from error
         content = ClusterFile(cluster.scheduler_address, os.getpid(), workers)
         atomic_write(layout.cluster_file, msgspec.json.encode(content))
         log.line("cluster.ready", workers=workers, address=cluster.scheduler_address)

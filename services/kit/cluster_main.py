@@ -7,7 +7,9 @@ from pathlib import Path
 
 from services.kit import session as sessions
 from services.kit.cluster import run_cluster
+from services.kit.errors import Fatal
 from services.kit.logs import Log
+from services.kit.main import FATAL
 from services.kit.paths import Layout
 from services.kit.process import die_with_parent, show_name
 
@@ -25,8 +27,13 @@ def main() -> int:
     layout.make()
     session = sessions.load(layout)
     log = Log("cluster", layout.logs / "cluster.log")
-    run_cluster(layout, session.workers, session.worker_memory, log)
-    log.close()
+    try:
+        run_cluster(layout, session.workers, session.worker_memory, log)
+    except Fatal as error:
+        log.line("cluster.fatal", "ERROR", detail=error)
+        return FATAL
+    finally:
+        log.close()
     return 0
 
 

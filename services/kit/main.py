@@ -6,6 +6,7 @@ supervises it: `coldstream up` or systemd).
 
 import argparse
 import faulthandler
+import logging
 import sys
 import time
 import traceback
@@ -80,6 +81,8 @@ def service_main(
     if arguments.parent is not None:
         die_with_parent(arguments.parent)
     faulthandler.enable()
+    # Dask's own lines; what matters of them is told by the runner.
+    logging.disable(logging.CRITICAL)
     show_name(f"coldstream-{name}")
     name_process(name)
     layout = Layout(arguments.project)

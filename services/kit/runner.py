@@ -67,12 +67,12 @@ class Runner:
         self._done: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
         try:
             self._client = Client(address, timeout=20, set_as_default=False, name="coldstream")
+            self.slots = self._count_slots()
         except OSError as error:
             raise Fatal(f"no Dask scheduler answers at {address}: {error}") from error
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._running: dict[str, tuple[Task, int, Future]] = {}
         self._attempts = journal.attempts()
-        self.slots = self._count_slots()
 
     def _count_slots(self) -> int:
         threads: dict[str, int] = self._client.nthreads()  # pyright: ignore[reportAssignmentType]
@@ -152,7 +152,8 @@ class Runner:
                 raise Fatal("the Dask scheduler is gone")
             del self._running[name]
             ended.append(self._outcome(task, token, future))
-        if not ended and self._client.status not in ("running", "connecting"):
+        if not ended and self._client.status != "running":
+            # Not waited for: another scheduler comes up at another address, and a restart is quick.
             raise Fatal("the Dask scheduler is gone")
         return ended
 
