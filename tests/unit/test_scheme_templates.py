@@ -128,6 +128,6 @@ def test_check_reports_and_its_exit_codes(tmp_path):
     assert json.loads(invoke("check", folder, "--json").stdout)["errors"]
     (folder / "scheme.star").write_text("nonsense\n")
     assert invoke("check", folder).exit_code == 1
-    assert invoke("check", tmp_path / "gone").exit_code == 2
-    assert invoke("show").exit_code == 2
+    assert invoke("check", tmp_path / "gone").exit_code == 64
+    assert invoke("show").exit_code == 64
     assert "Exit codes" in invoke("check", "--help").stdout

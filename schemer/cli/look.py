@@ -1,9 +1,7 @@
-"""`schemer`: look at Schemes from the command line."""
+"""Commands that look at a Scheme: `show` and `check`."""
 
-import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,41 +10,24 @@ from rich.table import Table
 
 from schemer import check as rules
 from schemer import starfile
+from schemer.cli.common import FAILED, USAGE, JsonOption, fail, print_json
 from schemer.errors import SchemeError
 from schemer.scheme import UNDEFINED, Scheme
 
-_EXIT_CODES = (
-    "Exit codes: 0 all is well, 1 the Scheme has errors, 2 wrong command line or no Scheme."
-)
 
-app = typer.Typer(
-    help=f"Look at RELION Schemes.\n\n{_EXIT_CODES}",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-
-
-def main() -> None:
-    """Entry point of the `schemer` command."""
-    app()
-
-
-@app.command(epilog=_EXIT_CODES)
 def show(
     path: Annotated[Path | None, typer.Argument(help="A Scheme's folder or scheme.star.")] = None,
     project: Annotated[Path | None, typer.Option(help="Project folder.")] = None,
     scheme: Annotated[str | None, typer.Option(help="Scheme in that project, as prep.")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Print a Scheme's graph, its current node and its variables."""
     if (path is None) == (project is None) or (project is None) != (scheme is None):
-        _fail(2, "give either a PATH, or --project and --scheme")
+        fail(USAGE, "give either a PATH, or --project and --scheme")
     place = path if project is None else project / "Schemes" / str(scheme)
     found = _read(Path(str(place)))
     if as_json:
-        print(json.dumps(_as_dict(found), indent=2))
+        print_json(_as_dict(found))
         return
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{found.name} at {found.current_node}", markup=False)
@@ -54,38 +35,32 @@ def show(
     console.print(_variables(found))
 
 
-@app.command(epilog=_EXIT_CODES)
 def check(
     folder: Annotated[Path, typer.Argument(help="A Scheme's folder or scheme.star.")],
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Say what is wrong with a Scheme, and what is only odd about it."""
     found = _read(folder)
     errors = [str(error) for error in rules.errors(found)]
     warnings = rules.warnings(found)
     if as_json:
-        print(json.dumps({"scheme": found.name, "errors": errors, "warnings": warnings}, indent=2))
+        print_json({"scheme": found.name, "errors": errors, "warnings": warnings})
     else:
         for kind, lines in (("error", errors), ("warning", warnings)):
             for line in lines:
                 print(f"{kind}: {line}")
         nodes = len(found.operators) + len(found.jobs)
         print(f"{found.name} {nodes} nodes, {len(errors)} errors, {len(warnings)} warnings")
-    raise typer.Exit(1 if errors else 0)
+    raise typer.Exit(FAILED if errors else 0)
 
 
 def _read(path: Path) -> Scheme:
     if not (path / "scheme.star").is_file() and not path.is_file():
-        _fail(2, f"{path}: there is no Scheme here; give a folder with a scheme.star")
+        fail(USAGE, f"{path}: there is no Scheme here; give a folder with a scheme.star")
     try:
         return starfile.read(path)
     except SchemeError as error:
-        _fail(1, str(error))
-
-
-def _fail(code: int, message: str) -> NoReturn:
-    print(f"schemer: {message}", file=sys.stderr)
-    raise typer.Exit(code)
+        fail(FAILED, str(error))
 
 
 def _order(scheme: Scheme) -> list[str]:
