@@ -24,8 +24,10 @@ TRIES = 20
 @contextmanager
 def pipeline_lock(
     root: Path, *, retry_s: float = RETRY_S, tries: int = TRIES, pipeline: str = "default"
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """Hold the right to change a project's pipeline file. Not reentrant.
+
+    Gives whether the last coldstream process that held it died in the middle of a change.
 
     Parameters
     ----------
@@ -50,10 +52,13 @@ def pipeline_lock(
         interrupted = bool(file.read())
         _rewrite(file, _identity())
         theirs = root / ".relion_lock" / f"lock_{pipeline}_pipeline.star"
+        # Signed before it is put in place: a crash cannot leave a lock without its holder's name.
+        signed = own.with_name("lock.signed")
+        signed.write_text(f"{_identity()}\n", encoding="utf-8")
         try:
-            _take(theirs, interrupted, retry_s, tries)
+            _take(theirs, signed, interrupted, retry_s, tries)
             try:
-                yield
+                yield interrupted
             finally:
                 theirs.unlink(missing_ok=True)
                 with suppress(FileNotFoundError):
@@ -62,20 +67,29 @@ def pipeline_lock(
             _rewrite(file, "")
 
 
+def is_foreign(root: Path, *, pipeline: str = "default") -> bool:
+    """Return whether a program that is not ours holds RELION's lock, and may be writing.
+
+    Ours replace the pipeline file in one step: it can be read at any time.
+    """
+    lock = root / ".relion_lock" / f"lock_{pipeline}_pipeline.star"
+    return lock.parent.exists() and not _holder(lock).startswith("coldstream ")
+
+
 def _rewrite(file: IO[str], text: str) -> None:
     file.truncate(0)
     file.write(text)
     file.flush()
 
 
-def _take(lock: Path, interrupted: bool, retry_s: float, tries: int) -> None:
+def _take(lock: Path, signed: Path, interrupted: bool, retry_s: float, tries: int) -> None:
     for attempt in range(tries + 1):
         try:
             lock.parent.mkdir()
         except FileExistsError:
             _remove_if_stale(lock, interrupted and attempt > 0)
         else:
-            lock.write_text(f"{_identity()}\n")
+            signed.rename(lock)
             return
         if attempt < tries and lock.parent.exists():
             time.sleep(retry_s)

@@ -19,9 +19,9 @@ import math
 
 from msgspec import Struct
 
-from schemer.errors import MachineError
+from schemer.errors import MachineError, SchemeError
 from schemer.facts import World
-from schemer.operators import compute
+from schemer.operators import execute
 from schemer.scheme import UNDEFINED, Scheme
 from schemer.state import Move, Pass, State, apply, at_jobs, copy, initial, set_move
 
@@ -290,8 +290,20 @@ class _Step:
             return self.leave(number, "exit")
         if operator.type == "exit_maxtime":
             return self.maxtime(number, node, at)
-        self.emit(*set_move(*compute(self.scheme, node, self.state, self.world)))
+        self.operate(node)
         return True
+
+    def operate(self, node: str) -> None:
+        outcome = execute(self.scheme, node, self.state, self.world)
+        if outcome.effect is not None:
+            raise SchemeError(
+                f"{self.scheme.name}: operator {node!r} of type "
+                f"{self.scheme.operators[node].type!r} changes files or sends mail, which a "
+                "service does not do; run this Scheme with `schemer run`, or take the operator "
+                "out of its edges"
+            )
+        for kind, name, value in outcome.sets:
+            self.emit(*set_move(kind, name, value))
 
     def leave(self, number: int, reason: str) -> bool:
         self.emit("end", str(number), reason)

@@ -1,31 +1,29 @@
-"""The RELION project folder: jobs are made, started and finished so that RELION 4 and 5 agree.
+"""The RELION project folder: jobs are made, started and finished so that RELION agrees.
 
 Every change re-reads the pipeline under the lock, so rows that a RELION program wrote meanwhile
-are kept; every file is replaced in one step. Source: schemes.md sections 9 to 12.
+are kept; every file is replaced in one step, and every call can be repeated after a crash.
+Source: schemes.md sections 9 to 12.
 """
 
-import json
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from algorithms.formats import star
 from algorithms.formats.atomic import atomic_write
-from schemer import lock
+from schemer import browser, jobfolder, lock
 from schemer.errors import ProjectError
-from schemer.jobs import Generation, JobFile, find
-from schemer.jobs.labels import STAR_VERSION
+from schemer.jobfolder import EXIT_FILES, Claims
+from schemer.jobs import JobFile
+from schemer.jobs.labels import GENERATIONS, STAR_VERSION, Generation
 from schemer.pipeline import Pipeline
+from schemer.pipelinefile import PipelineFile
 
-_MARKER = ".coldstream.json"
-_EXIT_FILES = {
-    "Succeeded": "RELION_JOB_EXIT_SUCCESS",
-    "Failed": "RELION_JOB_EXIT_FAILURE",
-    "Aborted": "RELION_JOB_EXIT_ABORTED",
-}
-_ABORT_NOW = "RELION_JOB_ABORT_NOW"
+# Types whose outputs are named by iteration, so that a continued run makes other ones.
+_ITERATED = tuple(
+    f"relion.{name}" for name in ("class2d", "class3d", "refine3d", "initialmodel", "multibody")
+)
 Nodes = Sequence[tuple[str, str]]
 
 
@@ -37,28 +35,35 @@ class Project:
     root
         The folder; made by `init` if missing.
     generation
-        "5.0" writes RELION 5's node labels, "4.0" those that RELION 4 sites need.
+        Whose pipeline to write: "5.0", "4.0" or "3.1", for a site's version of RELION. None keeps
+        to what the pipeline file is, and to "5.0" in a new project.
     retry_s, tries
-        Patience with RELION's lock, see `schemer.lock`.
+        Patience with RELION's lock, see `schemer.lock`; RELION 4 itself tries 40 times.
     """
 
     def __init__(
         self,
         root: str | os.PathLike[str],
         *,
-        generation: Generation = "5.0",
+        generation: Generation | None = None,
         retry_s: float = lock.RETRY_S,
         tries: int = lock.TRIES,
     ):
+        if generation is not None and generation not in GENERATIONS:
+            raise ProjectError(f"generation {generation!r} is not one of {', '.join(GENERATIONS)}")
         self.root = Path(root)
-        self.generation: Generation = generation
-        self.version = STAR_VERSION[generation]
-        self._patience = {"retry_s": retry_s, "tries": tries}
+        self._file = PipelineFile(self.root, generation, retry_s, tries)
+        self._claims = Claims(self.root)
 
     @property
     def pipeline_path(self) -> Path:
         """Return the path of `default_pipeline.star`."""
-        return self.root / "default_pipeline.star"
+        return self._file.path
+
+    @property
+    def generation(self) -> Generation:
+        """Return the version of RELION that the pipeline is written for."""
+        return self._file.generation(self.pipeline())
 
     def init(self) -> None:
         """Make an empty project, or do nothing to one that is there."""
@@ -66,15 +71,15 @@ class Project:
         (self.root / ".gui_projectdir").touch()
         with self.lock():
             if not self.pipeline_path.exists():
-                self._write(Pipeline())
+                self._file.write(Pipeline())
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[bool]:
         """Return a context manager that holds the right to change the pipeline file."""
-        return lock.pipeline_lock(self.root, **self._patience)
+        return self._file.lock()
 
     def pipeline(self) -> Pipeline:
         """Return the pipeline as it is on disk now, for reading."""
-        return Pipeline.load(str(self.pipeline_path))
+        return self._file.read()
 
     def create_job(
         self,
@@ -86,6 +91,7 @@ class Project:
         outputs: Nodes,
         *,
         visit: str = "",
+        is_tomo: bool = False,
     ) -> str:
         """Return the process of a Scheme's job node, made as *Scheduled* if it is not there.
 
@@ -108,6 +114,8 @@ class Project:
         visit
             Distinguishes the visits of a node of mode `new`, each of which is a job of its own;
             empty for mode `continue`.
+        is_tomo
+            It is the tomography form of its type, which has other options.
 
         Raises
         ------
@@ -116,31 +124,51 @@ class Project:
         ProjectError
             The pipeline file cannot be read, or its lock cannot be had.
         """
-        job_type = find(label)
-        complete, _ = job_type.complete(options)
+        what = JobFile(label, dict(options), is_tomo=is_tomo)
+        folder = what.type.folder
         claim = {"scheme": scheme_name, "node": node, "visit": visit}
-        with self.lock():
-            pipeline = self.pipeline()
-            process = self._claim(pipeline, job_type.folder, claim)
-            folder = self.root / process
-            self._write_job_star(folder, label, complete)
-            for name in ("run.out", "run.err", "note.txt"):
-                (folder / name).touch()
-            before = pipeline.tables(self.generation)
-            unchanged = star.dumps(before)
+        with self._file.change() as pipeline:
+            rows = pipeline.processes
+            process = self._claims.find(folder, claim, pipeline.counter, rows)
             pipeline.add_process(process, label)
-            for path, node_type in inputs:
-                pipeline.add_input(process, path, node_type)
-            for name, node_type in outputs:
-                pipeline.add_output(process, process + name, node_type)
-            pipeline.counter = max(pipeline.counter, _number(process) + 1)
-            if star.dumps(pipeline.tables(self.generation)) != unchanged:
-                self._write_job_pipeline(pipeline, process)
-                self._write(pipeline)
-            self._touch_nodes(pipeline, process)
+            pipeline.counter = max(pipeline.counter, jobfolder.job_number(process) + 1)
+            self._describe(pipeline, process, what, inputs, outputs)
         return process
 
-    def set_status(self, process: str, status: str, *, command: str = "") -> None:
+    def update_job(
+        self,
+        process: str,
+        label: str,
+        options: Mapping[str, str],
+        inputs: Nodes,
+        outputs: Nodes,
+        *,
+        is_tomo: bool = False,
+    ) -> None:
+        """Write what a job has now that goes on in its folder: `job.star`, inputs and outputs.
+
+        Parameters are those of `create_job`. Where outputs are named by iteration, those that
+        do not exist and will not be made any more leave the pipeline, as in RELION.
+
+        Raises
+        ------
+        ProjectError
+            As for `create_job`, or the job is not there (any more).
+        """
+        what = JobFile(label, dict(options), is_tomo=is_tomo)
+        with self._file.change() as pipeline:
+            self._require(pipeline, process)
+            self._describe(pipeline, process, what, inputs, outputs)
+
+    def set_status(
+        self,
+        process: str,
+        status: str,
+        *,
+        command: str = "",
+        is_continue: bool | None = None,
+        by_hand: bool = False,
+    ) -> tuple[str, ...]:
         """Start a job or mark it as finished.
 
         Parameters
@@ -151,143 +179,171 @@ class Project:
             Running removes the exit files of an earlier run; Succeeded, Failed and Aborted leave
             theirs, and Succeeded takes over the nodes in RELION_OUTPUT_NODES.star.
         command
-            What is run, for the job's note.txt.
+            What is run, one line per command, for the job's note.txt.
+        is_continue
+            Whether a started job goes on with what its folder holds; None: if it has run before.
+        by_hand
+            A person marks the job as finished: outputs that it did not make leave the pipeline.
+
+        Returns
+        -------
+        tuple
+            Outputs that a job which succeeded did not make. Unless `by_hand`, they stay in the
+            pipeline, and RELION warns of each.
 
         Raises
         ------
         ProjectError
-            Another status word, or a process that the pipeline does not have (any more).
+            Another status word, a process that the pipeline does not have (any more), or a
+            RELION_OUTPUT_NODES.star that cannot be read.
         """
-        if status != "Running" and status not in _EXIT_FILES:
-            words = ", ".join(("Running", *_EXIT_FILES))
+        if status != "Running" and status not in EXIT_FILES:
+            words = ", ".join(("Running", *EXIT_FILES))
             raise ProjectError(f"{process}: status {status!r} is not one of {words}")
-        folder = self.root / process
-        with self.lock():
-            pipeline = self.pipeline()
-            before = pipeline.processes.get(process)
-            if before is None or not folder.is_dir():
-                raise ProjectError(f"{process} is not in the project any more; was it deleted?")
-            if status == "Running":
-                self._launch(folder, before, command)
-            else:
-                self._finish(pipeline, process, status)
-            pipeline.set_status(process, status)
-            if status == "Running":
-                self._write_job_pipeline(pipeline, process)
-            self._write(pipeline)
-            if status == "Running":
-                atomic_write(
-                    folder / self.pipeline_path.name, self.pipeline_path.read_bytes(), durable=False
-                )
-            self._touch_nodes(pipeline, process)
+        if status == "Running":
+            self._start(process, command, is_continue)
+            return ()
+        with self._file.change() as pipeline:
+            self._require(pipeline, process)
+            jobfolder.write_exit(self.root / process, status)
+            missing = self._finish(pipeline, process, status)
+            if by_hand:
+                self._remove(pipeline, process, missing)
+        return missing
 
-    # Claims
+    def check_completion(self) -> dict[str, str]:
+        """Mark each running job that left an exit file; return process -> status of those.
 
-    def _claim(self, pipeline: Pipeline, folder: str, claim: dict[str, str]) -> str:
-        """Return the process that carries this claim, or a new number's with the claim on it."""
-        rows = {_number(process): process for process in pipeline.processes}
-        for path in sorted(self.root.glob(f"{folder}/job*/{_MARKER}"), reverse=True):
-            if json.loads(path.read_text(encoding="utf-8")) != claim:
-                continue
-            process = f"{folder}/{path.parent.name}/"
-            if rows.get(_number(process), process) == process:
-                return process
-            # A crash came before the pipeline's row, and a RELION program took the number since.
-            path.unlink()
-        number = pipeline.counter
-        while number in rows or self._is_taken(number):
-            number += 1
-        process = f"{folder}/job{number:03d}/"
-        atomic_write(self.root / process / _MARKER, json.dumps(claim))
-        return process
+        So does an open RELION GUI. Costs a look at the folders of running jobs, no more.
 
-    def _is_taken(self, number: int) -> bool:
-        """Return whether a job folder of this number holds a claim or anybody's files.
-
-        An empty folder, or one with an unfinished temporary file, is the rest of a claim that a
-        crash interrupted: it may be used.
+        Raises
+        ------
+        ProjectError
+            As for `set_status`.
         """
-        folders = (
-            one / f"job{number:03d}"
-            for one in self.root.iterdir()
-            if not one.is_symlink()  # the raw data, on another file system
-        )
-        return any(
-            name == _MARKER or not name.startswith(".")
-            for folder in folders
-            if folder.is_dir()
-            for name in os.listdir(folder)
-        )
+        if not self._ended(self.pipeline()):
+            return {}
+        with self._file.change() as pipeline:
+            ended = self._ended(pipeline)
+            for process, status in ended.items():
+                self._finish(pipeline, process, status)
+        return ended
 
-    # Files of one job
+    def set_alias(self, process: str, alias: str) -> str:
+        """Give a job a name of its own, or take it away; return the alias folder.
 
-    def _write_job_star(self, folder: Path, label: str, options: dict[str, str]) -> None:
-        path = folder / "job.star"
-        is_continue = JobFile.load(path).is_continue if path.exists() else False
-        text = JobFile(label, options, is_continue).dumps(self.version)
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            atomic_write(path, text)
+        Parameters
+        ----------
+        process
+            `MotionCorr/job002/`.
+        alias
+            The name, of which a link in the job type's folder is made; empty for none.
+
+        Raises
+        ------
+        SchemeError
+            A name that RELION would refuse.
+        ProjectError
+            A job that is not there, or a name that is taken.
+        """
+        name = f"{process.partition('/')[0]}/{browser.check_alias(alias)}/" if alias else ""
+        with self._file.change() as pipeline:
+            self._require(pipeline, process)
+            old = pipeline.alias(process)
+            holder = next((one for one, has in pipeline.aliases.items() if has == name), process)
+            if holder != process:
+                raise ProjectError(f"alias {name} belongs to {holder} already; choose another one")
+            if name:
+                browser.link_alias(self.root, process, name)
+            pipeline.set_alias(process, name)
+            if pipeline.changed:
+                self._file.write(pipeline)
+            gone = browser.remove_links(self.root, process, name)
+            generation, outputs = self._file.generation(pipeline), pipeline.outputs(process)
+            for shown in {old, process, *gone} - {pipeline.alias(process)}:
+                browser.remove_marks(self.root, pipeline, generation, outputs, shown)
+            browser.touch_nodes(self.root, pipeline, generation, outputs)
+        return name or process
+
+    def remake_nodes(self) -> None:
+        """Bring `.Nodes`, RELION's file browser, to what the pipeline says."""
+        with self._file.change() as pipeline:
+            browser.remake(self.root, pipeline, self._file.generation(pipeline))
+
+    def _require(self, pipeline: Pipeline, process: str) -> str:
+        """Return the status of a job that has to be there."""
+        status = pipeline.status(process)
+        if status is None or not (self.root / process).is_dir():
+            raise ProjectError(f"{process} is not in the project any more; was it deleted?")
+        return status
+
+    def _describe(
+        self, pipeline: Pipeline, process: str, what: JobFile, inputs: Nodes, outputs: Nodes
+    ) -> None:
+        """Write what a job is: its own files, and its nodes in the pipeline."""
+        folder, generation = self.root / process, self._file.generation(pipeline)
+        jobfolder.write_job_star(folder, what, generation)
+        for name in ("run.out", "run.err", "note.txt"):
+            (folder / name).touch()
+        if what.label.startswith(_ITERATED):
+            coming = {process + name for name, _ in outputs}
+            self._remove(pipeline, process, self._unmade(pipeline, process) - coming)
+        for path, node_type in inputs:
+            pipeline.add_input(process, path, node_type)
+        for name, node_type in outputs:
+            pipeline.add_output(process, process + name, node_type)
+        if pipeline.changed:
+            self._write_job_pipeline(pipeline, process)
+        files = [*pipeline.inputs(process), *pipeline.outputs(process)]
+        browser.touch_nodes(self.root, pipeline, generation, files)
+
+    def _start(self, process: str, command: str, is_continue: bool | None) -> None:
+        folder = self.root / process
+        with self._file.change() as pipeline:
+            before = self._require(pipeline, process)
+            goes_on = before in EXIT_FILES if is_continue is None else is_continue
+            if goes_on or is_continue is not None:  # a job that runs already stays as it is
+                jobfolder.set_continue(folder, goes_on, self._file.generation(pipeline))
+            jobfolder.clear_control_files(folder)
+            if command or before != "Running":
+                jobfolder.append_note(folder, command)
+            pipeline.set_status(process, "Running")
+            self._write_job_pipeline(pipeline, process)
+            if pipeline.changed:
+                self._file.write(pipeline)
+            content = self.pipeline_path.read_bytes()
+            atomic_write(folder / self.pipeline_path.name, content, durable=False)
+
+    def _ended(self, pipeline: Pipeline) -> dict[str, str]:
+        running = (one for one, status in pipeline.processes.items() if status == "Running")
+        found = {process: jobfolder.exit_status(self.root / process) for process in running}
+        return {process: status for process, status in found.items() if status is not None}
+
+    def _finish(self, pipeline: Pipeline, process: str, status: str) -> tuple[str, ...]:
+        """Set the status of a job that left its exit file; return outputs that do not exist."""
+        pipeline.set_status(process, status)
+        if status != "Succeeded":
+            return ()
+        generation = self._file.generation(pipeline)
+        for declared in jobfolder.declared_nodes(self.root / process):
+            pipeline.add_output(process, *declared)
+            if generation == "3.1" and pipeline.maker(declared.name) == process:
+                # RELION 3.1 takes over such nodes too, but cannot read their label.
+                pipeline.relabel(declared.name, declared.label)
+        browser.touch_nodes(self.root, pipeline, generation, pipeline.outputs(process))
+        return tuple(sorted(self._unmade(pipeline, process)))
+
+    def _unmade(self, pipeline: Pipeline, process: str) -> set[str]:
+        return {name for name in pipeline.outputs(process) if not (self.root / name).exists()}
+
+    def _remove(self, pipeline: Pipeline, process: str, names: Collection[str]) -> None:
+        """Take files that a job did not make out of the pipeline and of the file browser."""
+        generation, shown = self._file.generation(pipeline), pipeline.alias(process)
+        browser.remove_marks(self.root, pipeline, generation, names, shown)
+        pipeline.remove_nodes(names)
 
     def _write_job_pipeline(self, pipeline: Pipeline, process: str) -> None:
-        tables = pipeline.only(process).tables(self.generation)
-        star.save(self.root / process / "job_pipeline.star", tables, self.version, durable=False)
-
-    def _launch(self, folder: Path, before: str, command: str) -> None:
-        for name in (*_EXIT_FILES.values(), _ABORT_NOW):
-            (folder / name).unlink(missing_ok=True)
-        if before in _EXIT_FILES:  # it has run before, so it continues
-            job = JobFile.load(folder / "job.star")
-            text = JobFile(job.label, job.options, is_continue=True).dumps(self.version)
-            atomic_write(folder / "job.star", text)
-        if before != "Running":
-            with open(folder / "note.txt", "a", encoding="utf-8") as note:
-                note.write(f"\n ++++ Executing new job on {time.ctime()}\n")
-                note.write(f" ++++ with the following command(s): \n{command}\n ++++ \n")
-
-    def _finish(self, pipeline: Pipeline, process: str, status: str) -> None:
-        folder = self.root / process
-        for other, name in _EXIT_FILES.items():
-            if other != status:
-                (folder / name).unlink(missing_ok=True)
-        atomic_write(folder / _EXIT_FILES[status], b"")
-        if status == "Succeeded":
-            for name, node_type in _declared_nodes(folder / "RELION_OUTPUT_NODES.star"):
-                pipeline.add_output(process, name, node_type)
-
-    def _touch_nodes(self, pipeline: Pipeline, process: str) -> None:
-        """Make the empty files by which RELION's input browser finds this job's outputs."""
-        scheduled = pipeline.processes[process] == "Scheduled"
-        shown, labels = pipeline.alias(process), pipeline.nodes
-        for name in pipeline.outputs(process):
-            if scheduled or (self.root / name).exists():
-                top = labels[name].partition(".")[0]
-                mark = self.root / ".Nodes" / top / name.replace(process, shown, 1)
-                if not mark.exists():
-                    mark.parent.mkdir(parents=True, exist_ok=True)
-                    mark.touch()
-
-    def _write(self, pipeline: Pipeline) -> None:
-        star.save(self.pipeline_path, pipeline.tables(self.generation), self.version)
-        (self.root / ".pipeline_has_changed").touch()
-
-
-def _number(process: str) -> int:
-    """Return the job number in a process name, 0 if it is not named as RELION does."""
-    digits = process.rstrip("/").rpartition("/job")[2]
-    return int(digits) if digits.isdecimal() else 0
-
-
-def _declared_nodes(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (path, label) of the nodes that a job declares for itself."""
-    try:
-        table = star.load(path).get("output_nodes", star.Table())
-        if len(table):
-            yield from zip(
-                table.strings("rlnPipeLineNodeName"),
-                table.strings("rlnPipeLineNodeTypeLabel"),
-                strict=True,
-            )
-    except FileNotFoundError:
-        return
-    except star.StarError as error:
-        raise ProjectError(f"{path}: {error}") from None
+        generation = self._file.generation(pipeline)
+        tables = pipeline.only(process).tables(generation)
+        path = self.root / process / "job_pipeline.star"
+        star.save(path, tables, STAR_VERSION[generation], durable=False)

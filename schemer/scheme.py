@@ -64,7 +64,7 @@ class JobRow(Struct, frozen=True):
     """A job node: its folder in the project (bare original name before it ran), mode, flag."""
 
     current_name: str
-    mode: Literal["new", "continue"]
+    mode: str  # "new" or "continue"; RELION writes rows with other words, see Scheme.phantoms
     has_started: bool = False
 
 
@@ -91,7 +91,10 @@ class Scheme(Struct, frozen=True, kw_only=True, dict=True):
     """One Scheme: the graph, and the values as they stood in the file.
 
     `name` is the folder with its trailing slash, `Schemes/prep/`; `current_node` is the node to
-    execute next. `source` is the file it was read from, for messages.
+    execute next. `source` is the file it was read from, for messages. `phantoms` are rows of the
+    job table that RELION adds by mistake when a path names a job that is not there; `extra` holds
+    the values of columns that Schemes do not know, as block -> column -> row -> text; `notes` say
+    what the loader had to mend.
     """
 
     name: str
@@ -103,6 +106,9 @@ class Scheme(Struct, frozen=True, kw_only=True, dict=True):
     jobs: dict[str, JobRow] = {}
     edges: tuple[Edge, ...] = ()
     unknown: tuple[Block, ...] = ()
+    phantoms: dict[str, JobRow] = {}
+    extra: dict[str, dict[str, dict[str, str]]] = {}
+    notes: tuple[str, ...] = ()
     source: str = "scheme.star"
 
     @property
@@ -143,7 +149,8 @@ class Scheme(Struct, frozen=True, kw_only=True, dict=True):
         edge = self._routes.get(node)
         if edge is None:
             return UNDEFINED
-        return edge.if_true if edge.is_fork and bools[edge.boolean] else edge.target
+        # A boolean that is not there is false, as in RELION; loading refuses it in safe mode.
+        return edge.if_true if edge.is_fork and bools.get(edge.boolean, False) else edge.target
 
     def reachable(self) -> set[str]:
         """Return every node that some path from the start or the current node visits."""

@@ -15,6 +15,11 @@ state is rebuilt exactly by folding them again, with no world and no clock.
 ("exit_at", at)                            the deadline of exit_maxtime is set
 ("stop", reason)                           the machine ends
 ("restart", node)                          it runs again from `node`, with fresh clocks
+("at", node)                               the only place, of a machine without passes, is `node`
+("made", node, process)                    job `node` has the folder `process`, not started yet
+("row", node, process, mode, started)      the job table's row, as somebody else wrote it
+("create", "float"|"bool"|"string", v)     a variable comes into being, 0, false or empty
+("phantom", name)                          RELION's useless row in the job table
 =========================================  =======================================================
 
 Times are seconds of any one clock. Floats are written with `repr`: exact.
@@ -45,6 +50,7 @@ class State(Struct, kw_only=True):
     `wait_ended_at` is when the last wait ended and `exit_at` the deadline of exit_maxtime (both
     None until first executed, neither is part of scheme.star); `ended` is empty while the machine
     runs, afterwards the reason. Passes under way when it ends still finish their trip.
+    `phantoms` are the names of useless rows in the job table, which RELION adds.
     """
 
     current_node: str
@@ -52,6 +58,7 @@ class State(Struct, kw_only=True):
     bools: dict[str, bool] = {}
     strings: dict[str, str] = {}
     jobs: dict[str, JobRow] = {}
+    phantoms: dict[str, JobRow] = {}
     passes: dict[int, Pass] = {}
     next_pass: int = 1
     wait_ended_at: float | None = None
@@ -80,6 +87,7 @@ def initial(scheme: Scheme, *, reset: bool = False) -> State:
         bools={name: now(variable) for name, variable in scheme.bools.items()},
         strings={name: now(variable) for name, variable in scheme.strings.items()},
         jobs={n: JobRow(n, row.mode) if reset else row for n, row in scheme.jobs.items()},
+        phantoms={} if reset else dict(scheme.phantoms),
     )
 
 
@@ -91,6 +99,7 @@ def copy(state: State) -> State:
         bools=dict(state.bools),
         strings=dict(state.strings),
         jobs=dict(state.jobs),
+        phantoms=dict(state.phantoms),
         passes=dict(state.passes),
     )
 
@@ -197,6 +206,31 @@ def _restart(state: State, node: str) -> None:
     state.ended, state.wait_ended_at, state.exit_at = "", None, None
 
 
+def _at(state: State, node: str) -> None:
+    state.current_node = node
+
+
+def _made(state: State, node: str, process: str) -> None:
+    state.jobs[node] = structs.replace(state.jobs[node], current_name=process)
+
+
+def _row(state: State, node: str, process: str, mode: str, started: str) -> None:
+    state.jobs[node] = JobRow(process, mode, started == "1")
+
+
+def _create(state: State, kind: str, name: str) -> None:
+    values, value = {
+        "float": (state.floats, 0.0),
+        "bool": (state.bools, False),
+        "string": (state.strings, ""),
+    }[kind]
+    values.setdefault(name, value)
+
+
+def _phantom(state: State, name: str) -> None:
+    state.phantoms[name] = JobRow("", "", True)
+
+
 _FOLDS: dict[str, Callable[..., None]] = {
     "pass": _pass,
     "goto": _goto,
@@ -210,4 +244,9 @@ _FOLDS: dict[str, Callable[..., None]] = {
     "exit_at": _exit_at,
     "stop": _stop,
     "restart": _restart,
+    "at": _at,
+    "made": _made,
+    "row": _row,
+    "create": _create,
+    "phantom": _phantom,
 }

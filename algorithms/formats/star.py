@@ -9,7 +9,7 @@ Source: schemes.md section 1 and preprocessing.md section 7.1.
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 MAX_BYTES = 2**31
 MAX_COLUMNS = 1024
 
+# Of a name or a line, as much is shown in a message.
+_SHOWN = 60
+
 # Rows split at a time: short-lived lists stay out of the garbage collector's long generations.
 _BATCH = 2000
 
 _BLANKS = " \t\r"
+_BLANK_BYTES = b" \t\r\n"
+_LOOP = re.compile(rb"loop_(?=[ \t]|$)")
 _VERSION = re.compile(r"#\s*version\s+\d+\s*")
 _WORD = re.compile(r"[ \t]*([^ \t]+)")
 _CLOSING = {mark: re.compile(mark + r"(?=[ \t]|$)") for mark in "\"'"}
@@ -87,7 +92,8 @@ class Table:
             No such label; the message lists the labels there are.
         """
         if label not in self.columns:
-            raise StarError(f"no column {label}; the table has: {', '.join(self.columns) or '-'}")
+            there = ", ".join(self.columns)[: _SHOWN * 20] or "-"
+            raise StarError(f"no column {label}; the table has: {there}")
         return self.columns[label]
 
     def floats(self, label: str) -> "np.ndarray":
@@ -140,6 +146,22 @@ def load(path: str | os.PathLike[str], only: Collection[str] | None = None) -> d
     return loads(text, os.fspath(path), only)
 
 
+def count_rows(path: str | os.PathLike[str]) -> dict[str, int]:
+    """Return the number of rows of each block of a file: 1 of a list, 0 of an empty one.
+
+    Lines are counted and not split, so a file of 100,000 rows takes some hundredths of a second
+    and no memory. The numbers are those of `load` for every file that `load` accepts; what is
+    wrong within a row goes unnoticed.
+
+    Raises
+    ------
+    StarError
+        NUL bytes, or text outside a block or a list.
+    """
+    with open(path, "rb") as file:
+        return _Counter(file, os.fspath(path)).counts()
+
+
 def loads(
     text: str, source: str = "<text>", only: Collection[str] | None = None
 ) -> dict[str, Table]:
@@ -168,6 +190,57 @@ def loads(
     return _Reader(text.replace("\r\n", "\n").split("\n"), source).tables(only)
 
 
+class _Counter:
+    """A walk over the lines of a file that only counts; follows `_Reader` step by step."""
+
+    def __init__(self, file: Iterable[bytes], source: str):
+        self.lines, self.source = iter(file), source
+        self.found: dict[str, int] = {}
+        self.block: str | None = None
+
+    def counts(self) -> dict[str, int]:
+        over = False
+        line = self.next_line()
+        while line is not None:
+            if line.startswith(b"data_"):
+                self.block = line[5:].decode(errors="replace").strip()
+                over = self.block in self.found
+                self.found.setdefault(self.block, 0)
+            elif line and not over and not line.startswith(b"#"):
+                if self.block is not None and _LOOP.match(line):
+                    line = self.loop()
+                    over = True
+                    continue
+                if self.block is None or not line.startswith(b"_"):
+                    where = f"block data_{(self.block or '')[:_SHOWN]}"
+                    raise StarError(f"{self.source}: {where}: text out of place: {line[:_SHOWN]!r}")
+                self.found[self.block] = 1
+            line = self.next_line()
+        return self.found
+
+    def next_line(self) -> bytes | None:
+        """Return the next line without its blanks, None at the end."""
+        line = next(self.lines, None)
+        if line is not None and b"\0" in line:
+            raise StarError(f"{self.source}: holds NUL bytes, so it is no STAR text")
+        return None if line is None else line.strip(_BLANK_BYTES)
+
+    def loop(self) -> bytes | None:
+        """Count the rows of a loop; return the line that ended it."""
+        line = self.next_line()
+        while line is not None and (not line or line.startswith((b"_", b"#"))):
+            line = self.next_line()
+        if line is None or line.startswith(b"data_"):
+            return line  # an empty loop is followed by the next block, not by rows
+        rows = 1
+        for row in self.lines:
+            if not row.strip(_BLANK_BYTES):
+                break
+            rows += 1
+        self.found[self.block or ""] = rows
+        return self.next_line()
+
+
 class _Reader:
     """A cursor over the lines of one text."""
 
@@ -176,7 +249,8 @@ class _Reader:
         self.at, self.block = 0, ""
 
     def error(self, what: str) -> StarError:
-        return StarError(f"{self.source}: line {self.at + 1}, block data_{self.block}: {what}")
+        block = self.block[:_SHOWN]
+        return StarError(f"{self.source}: line {self.at + 1}, block data_{block}: {what}")
 
     def tables(self, only: Collection[str] | None) -> dict[str, Table]:
         found: dict[str, Table] = {}
@@ -196,11 +270,11 @@ class _Reader:
                     found[self.block] = current
                 comments = []
             elif current is None:
-                raise self.error(f"text before the first data_ line: {line[:60]!r}")
+                raise self.error(f"text before the first data_ line: {line[:_SHOWN]!r}")
             elif not over:
                 current.comments += comments
                 comments = []
-                if line.split()[0] == "loop_":
+                if _first_word(line) == "loop_":
                     self.loop(current)
                     over = True
                     continue
@@ -214,14 +288,14 @@ class _Reader:
         tokens = list(_tokens(line))
         if not line.startswith("_") or len(tokens) > 2:
             raise self.error(
-                f"expected `_label value`, found {line[:60]!r}; quote a value that holds blanks"
+                f"expected `_label value`, found {line[:_SHOWN]!r}; quote a value that holds blanks"
             )
         self.add_label(table, tokens[0])
         table.columns[tokens[0][1:]].append(tokens[1] if len(tokens) == 2 else "")
 
     def add_label(self, table: Table, token: str) -> None:
         if token[1:] in table.columns:
-            raise self.error(f"label {token} appears twice")
+            raise self.error(f"label {token[:_SHOWN]} appears twice")
         if len(table.columns) == MAX_COLUMNS:
             raise self.error(f"more than {MAX_COLUMNS} columns")
         table.columns[token[1:]] = []
@@ -232,17 +306,18 @@ class _Reader:
             raise self.error("a loop_ after list values; give the loop a block of its own")
         table.loop = True
         self.at += 1
+        line = ""
         while self.at < len(self.lines):
             line = self.lines[self.at].strip(_BLANKS)
             if line.startswith("_"):
-                self.add_label(table, line.split()[0])
+                self.add_label(table, _first_word(line))
             elif line.startswith("#") and not _VERSION.fullmatch(line):
                 table.comments.append(line)
             elif line and not line.startswith("#"):
                 break
             self.at += 1
         # An empty loop is followed by the next block, not by rows.
-        if self.at == len(self.lines) or self.lines[self.at].startswith("data_"):
+        if self.at == len(self.lines) or line.startswith("data_"):
             return
         if not table.columns:
             raise self.error("loop_ without labels")
@@ -270,9 +345,14 @@ class _Reader:
         bad = next(i for i, row in enumerate(rows) if len(row) != width)
         self.at += bad
         raise self.error(
-            f"{len(rows[bad])} values for {width} labels in {lines[bad].strip()[:60]!r}; "
+            f"{len(rows[bad])} values for {width} labels in {lines[bad].strip()[:_SHOWN]!r}; "
             "a loop must end with a blank line, and a value with blanks must be quoted"
         )
+
+
+def _first_word(line: str) -> str:
+    found = _WORD.match(line)
+    return found[1] if found else ""
 
 
 def _tokens(line: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Commands that look at a Scheme: `show` and `check`."""
+"""Commands that look at Schemes: `show`, `status` and `check`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,30 +9,79 @@ from rich.markup import escape
 from rich.table import Table
 
 from schemer import check as rules
-from schemer import starfile
-from schemer.cli.common import FAILED, USAGE, JsonOption, fail, print_json
+from schemer import graph, overview, picture, runlog, starfile
+from schemer.cli.common import (
+    FAILED,
+    HERE,
+    USAGE,
+    JsonOption,
+    ProjectOption,
+    fail,
+    print_json,
+    scheme_folder,
+)
 from schemer.errors import SchemeError
-from schemer.scheme import UNDEFINED, Scheme
+from schemer.monitor import words
+from schemer.scheme import Scheme
+
+NameOption = Annotated[
+    str | None, typer.Option("--scheme", "-s", help="Name of the folder in Schemes/, as prep.")
+]
 
 
 def show(
     path: Annotated[Path | None, typer.Argument(help="A Scheme's folder or scheme.star.")] = None,
-    project: Annotated[Path | None, typer.Option(help="Project folder.")] = None,
-    scheme: Annotated[str | None, typer.Option(help="Scheme in that project, as prep.")] = None,
+    project: ProjectOption = HERE,
+    scheme: NameOption = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw the graph into this file.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw the graph into this file.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a Scheme's graph, its current node and its variables."""
-    if (path is None) == (project is None) or (project is None) != (scheme is None):
-        fail(USAGE, "give either a PATH, or --project and --scheme")
-    place = path if project is None else project / "Schemes" / str(scheme)
-    found = _read(Path(str(place)))
+    """Print or draw a Scheme's graph, its current node and its variables."""
+    if (path is None) == (scheme is None):
+        fail(USAGE, "give either a PATH, or --scheme NAME and its --project")
+    found = _read(path if path is not None else scheme_folder(project, str(scheme)))
+    try:
+        if svg is not None:
+            picture.save(found, svg, "svg")
+        if png is not None:
+            picture.save(found, png, "png")
+    except SchemeError as error:
+        fail(FAILED, str(error))
     if as_json:
         print_json(_as_dict(found))
+    elif svg is None and png is None:
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(f"{found.name} at {found.current_node}", markup=False)
+        console.print(_graph(found))
+        console.print(_variables(found))
+
+
+def status(
+    project: ProjectOption = HERE,
+    scheme: NameOption = None,
+    story: Annotated[bool, typer.Option("--story", help="Print all that has happened.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what the Schemes of a project are doing, or one of them."""
+    if scheme is None:
+        names = overview.names(project)
+        if not names:
+            fail(USAGE, f"{project}: there is no Scheme in {project / 'Schemes'}")
+    else:
+        names = [scheme_folder(project, scheme).name]
+    seen = [overview.look(project, name) for name in names]
+    stories = {
+        one.name: runlog.story(runlog.read(one.folder)) if story else list(one.story)
+        for one in seen
+    }
+    if as_json:
+        told = [overview.as_dict(one) | {"story": stories[one.name]} for one in seen]
+        print_json(told if scheme is None else told[0])
         return
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{found.name} at {found.current_node}", markup=False)
-    console.print(_graph(found))
-    console.print(_variables(found))
+    for number, one in enumerate(seen):
+        lines = [f"{one.name}:", *stories[one.name]] if story else words.page(one)
+        print("\n".join(([""] if number else []) + lines))
 
 
 def check(
@@ -63,78 +112,51 @@ def _read(path: Path) -> Scheme:
         fail(FAILED, str(error))
 
 
-def _order(scheme: Scheme) -> list[str]:
-    """Return the nodes as one meets them from the start; unreached ones at the end."""
-    order: list[str] = []
-    ahead = [scheme.start]
-    while ahead:
-        node = ahead.pop(0)
-        if node in order or node == UNDEFINED:
-            continue
-        order.append(node)
-        ahead = [*_targets(scheme, node).values(), *ahead]
-    rest = [n for n in sorted({*scheme.operators, *scheme.jobs}) if n not in order]
-    return order + rest
-
-
-def _targets(scheme: Scheme, node: str) -> dict[str, str]:
-    """Return condition -> next node."""
-    edges = [edge for edge in scheme.edges if edge.source == node]
-    if not edges:
-        return {}
-    edge = edges[-1]
-    if edge.is_fork:
-        return {f"{edge.boolean}": edge.if_true, f"not {edge.boolean}": edge.target}
-    return {"": edge.target}
-
-
-def _kind(scheme: Scheme, node: str) -> str:
-    if node in scheme.jobs:
-        row = scheme.jobs[node]
-        return f"job, {row.mode}" + (f", {row.current_name}" if row.has_started else "")
-    operator = scheme.operators.get(node)
-    if operator is None:
-        return "?"
-    inputs = [name for name in (operator.input1, operator.input2) if name != UNDEFINED]
-    output = "" if operator.output == UNDEFINED else f" -> {operator.output}"
-    return f"{operator.type} {', '.join(inputs)}{output}"
-
-
 def _graph(scheme: Scheme) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in (" ", "node", "what", "next"):
         table.add_column(name, overflow="fold")
-    for node in _order(scheme):
+    ways = graph.exits(scheme)
+    for node in _nodes(scheme):
         mark = "*" if node == scheme.current_node else ""
         lines = (
-            f"{target} if {condition}" if condition else target
-            for condition, target in _targets(scheme, node).items()
+            f"{one.target} if {one.condition}" if one.boolean else one.target
+            for one in ways.get(node, ())
         )
-        table.add_row(mark, *map(escape, (node, _kind(scheme, node), "\n".join(lines) or "-")))
+        what = graph.what(scheme, node)
+        table.add_row(mark, *map(_cell, (node, what, "\n".join(lines) or "-")))
     return table
+
+
+def _nodes(scheme: Scheme) -> list[str]:
+    reached, rest = graph.order(scheme)
+    return reached + rest
 
 
 def _variables(scheme: Scheme) -> Table:
     table = Table(box=None, pad_edge=False)
     for name in ("variable", "value", "reset value"):
         table.add_column(name, overflow="fold")
-    for field in ("floats", "bools", "strings"):
-        for name, variable in sorted(getattr(scheme, field).items()):
-            table.add_row(*map(escape, (name, _text(variable.value), _text(variable.reset))))
+    for _, *cells in words.variables(scheme):
+        table.add_row(*map(_cell, cells))
     return table
 
 
-def _text(value: float | bool | str) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _cell(text: str) -> str:
+    return escape(overview.plain(text))
 
 
 def _as_dict(scheme: Scheme) -> dict[str, Any]:
+    ways = graph.exits(scheme)
     return {
         "scheme": scheme.name,
         "current_node": scheme.current_node,
         "nodes": {
-            node: {"what": _kind(scheme, node), "next": _targets(scheme, node)}
-            for node in _order(scheme)
+            node: {
+                "what": graph.what(scheme, node),
+                "next": {one.condition: one.target for one in ways.get(node, ())},
+            }
+            for node in _nodes(scheme)
         },
         "variables": {
             name: {"value": variable.value, "reset": variable.reset}

@@ -1,22 +1,22 @@
 """The Schemes that coldstream ships: RELION's node and variable names, defaults that run here.
 
-Against RELION's own: no 48 h limit, waits ended by data, no limit per batch, LoG picking, and no
-graphics card asked for. Source: schemes.md sections 14, 15 and 17.
+How they differ from RELION's own is in `docs/reference/schemes.md`, value by value.
+Source: schemes.md sections 14, 15 and 17.
 """
 
 import os
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from msgspec import structs
 
 from algorithms.formats.atomic import atomic_write
-from schemer import starfile
+from schemer import starfile, store
 from schemer.errors import SchemeError
-from schemer.jobs import JobFile, find
-from schemer.scheme import BoolVariable, FloatVariable, Scheme, StringVariable, parse_bool
+from schemer.jobs import JobFile
+from schemer.scheme import Scheme
+from schemer.settings import Definition, set_key
 
 NAMES = ("prep", "proc")
 
@@ -47,31 +47,77 @@ def install(
         No such template, a key that the Scheme does not have (with near matches), or a value that
         does not fit the option's or variable's type.
     """
-    if name not in NAMES:
-        raise SchemeError(f"there is no Scheme template {name!r}; there are {', '.join(NAMES)}")
     target = Path(project_root) / "Schemes" / name
-    if (target / "scheme.star").exists():
-        scheme, jobs = _read(target)
-    else:
-        with as_file(files("schemer.templates") / name) as folder:
-            scheme, jobs = _read(folder)
+    definition = read(target) if (target / "scheme.star").exists() else shipped(name)
     for key, value in _own(name, settings or {}):
-        scheme = _apply(scheme, jobs, key, value)
-    for job, content in jobs.items():
-        atomic_write(target / job / "job.star", content.dumps())
-    atomic_write(target / "scheme.star", starfile.dump(scheme))
+        definition = set_key(definition, key, value)
+    write(target, definition)
     return target
 
 
-def _read(folder: Path) -> tuple[Scheme, dict[str, JobFile]]:
+def shipped(name: str) -> Definition:
+    """Return a Scheme as coldstream ships it.
+
+    Raises
+    ------
+    SchemeError
+        There is none of that name.
+    """
+    if name not in NAMES:
+        raise SchemeError(f"there is no Scheme template {name!r}; there are {', '.join(NAMES)}")
+    with as_file(files("schemer.templates") / name) as folder:
+        return read(folder)
+
+
+def read(folder: Path) -> Definition:
     """Return the Scheme of a folder and its jobs, each with all options of its type."""
     scheme = starfile.load(folder)
     jobs = {}
     for job in scheme.jobs:
         content = JobFile.load(folder / job / "job.star")
-        options, _ = find(content.label).complete(content.options)
-        jobs[job] = JobFile(content.label, options, content.is_continue)
-    return scheme, jobs
+        complete, _ = content.type.complete(content.options)
+        jobs[job] = structs.replace(content, options={**content.options, **complete})
+    return Definition(scheme, jobs)
+
+
+def write(folder: Path, definition: Definition) -> None:
+    """Make a Scheme's folder, or give the one that is there these variables and options.
+
+    Files that would not change are not touched; `scheme.star` comes last, so that a folder
+    without one is one that was interrupted.
+
+    Raises
+    ------
+    SchemeError
+        The Scheme is there, would change, and runs.
+    """
+    path, new = folder / "scheme.star", definition.scheme
+
+    def values(scheme: Scheme) -> Scheme:
+        return structs.replace(scheme, floats=new.floats, bools=new.bools, strings=new.strings)
+
+    exists = path.exists()
+    changes = exists and values(now := starfile.read(folder)) != now
+    if changes:
+        need_stopped(folder)  # before the first file is written
+    for job, content in definition.jobs.items():
+        _replace(folder / job / "job.star", content.dumps())
+    if changes:
+        store.edit(folder, values)
+    elif not exists:
+        atomic_write(path, starfile.dump(new))
+
+
+def need_stopped(folder: Path) -> None:
+    """Raise SchemeError if anybody runs the Scheme of a folder."""
+    if store.running(folder) is not None:
+        raise store.busy(folder)
+    store.refuse_relion(folder.absolute().parent.parent, folder)
+
+
+def _replace(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        atomic_write(path, text)
 
 
 def _own(name: str, settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -79,75 +125,3 @@ def _own(name: str, settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         scheme = key.partition("__")[0]
         if scheme == name or scheme not in NAMES:
             yield key, str(value)
-
-
-def _apply(scheme: Scheme, jobs: dict[str, JobFile], key: str, value: str) -> Scheme:
-    """Set one option in `jobs`, or return the Scheme with one variable set."""
-    parts = key.split("__")
-    if parts[0] == scheme.short_name and len(parts) == 3 and parts[1] in jobs:
-        job, option = jobs[parts[1]], parts[2]
-        if option in job.options:
-            kind = find(job.label).kinds[option]
-            job.options[option] = option_text(key, kind, value)
-            return scheme
-    if parts[0] == scheme.short_name and len(parts) == 2:
-        for field, parse in (("floats", _float), ("bools", _bool), ("strings", _string)):
-            variables = getattr(scheme, field)
-            if parts[1] in variables:
-                changed = variables | {parts[1]: parse(key, value)}
-                return structs.replace(scheme, **{field: changed})
-    near = get_close_matches(key, list(_keys(scheme, jobs)), n=5, cutoff=0.6)
-    hint = f"did you mean {', '.join(near)}?" if near else "no known key is like it"
-    raise SchemeError(f"{key!r} is not a setting of the Scheme {scheme.short_name!r}; {hint}")
-
-
-def _keys(scheme: Scheme, jobs: Mapping[str, JobFile]) -> Iterator[str]:
-    for job, content in jobs.items():
-        yield from (f"{scheme.short_name}__{job}__{option}" for option in content.options)
-    for variable in (*scheme.floats, *scheme.bools, *scheme.strings):
-        yield f"{scheme.short_name}__{variable}"
-
-
-def option_text(key: str, kind: str, value: str) -> str:
-    """Return a job option's value as RELION writes it, checked against the option's kind.
-
-    Parameters
-    ----------
-    key
-        Name for the message.
-    kind
-        boolean (any word for yes or no), slider (a number) or another; `$$variable` fits all.
-    value
-        What the person wrote.
-    """
-    if "$$" in value:
-        return value
-    if kind == "boolean":
-        truth = parse_bool(value)
-        if truth is None:
-            raise SchemeError(f"{key}: {value!r} is not a truth value; write Yes or No")
-        return "Yes" if truth else "No"
-    if kind == "slider":
-        _float(key, value)
-    return _string(key, value).value
-
-
-def _float(key: str, value: str) -> FloatVariable:
-    try:
-        number = float(value)
-    except ValueError:
-        raise SchemeError(f"{key}: {value!r} is not a number; write one such as 1.5") from None
-    return FloatVariable(number, number)
-
-
-def _bool(key: str, value: str) -> BoolVariable:
-    truth = parse_bool(value)
-    if truth is None:
-        raise SchemeError(f"{key}: {value!r} is not a truth value; write Yes or No")
-    return BoolVariable(truth, truth)
-
-
-def _string(key: str, value: str) -> StringVariable:
-    if any(mark in value for mark in "\n\r\0"):
-        raise SchemeError(f"{key}: {value!r} holds a line end, which no STAR file can")
-    return StringVariable(value, value)

@@ -1,13 +1,10 @@
 """Named places where a test can kill this process.
 
 A test sets COLDSTREAM_CRASH_DIR and creates files named `<process>.<point>`; the first time the
-process passes that point it removes the file and dies as by SIGKILL. Without the variable a point
-costs one dictionary look-up.
+process passes that point it removes the file and dies as by SIGKILL (`schemer.faults`).
 """
 
-import os
-import signal
-from pathlib import Path
+from schemer import faults
 
 POINTS = (
     "after-append-before-commit",
@@ -34,11 +31,4 @@ def name_process(name: str) -> None:
 
 def crash_point(point: str) -> None:
     """Die here, once, if a test has asked for it."""
-    folder = os.environ.get("COLDSTREAM_CRASH_DIR")
-    if folder is None:
-        return
-    try:
-        Path(folder, f"{_process}.{point}").unlink()
-    except FileNotFoundError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
+    faults.crash_point(f"{_process}.{point}")

@@ -104,7 +104,7 @@ class SchemeShell:
                 machine,
                 self.world,
             )
-            self._filled[key] = Options(f"{self.scheme.name}{node}", filled)
+            self._filled[key] = Options(f"{self.scheme.name}{node}", filled.options)
         return self._filled[key]
 
     def make_job(self, state: Any, node: str) -> tuple[str, str]:

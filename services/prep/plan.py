@@ -4,11 +4,44 @@ Option names are RELION's (schemes.md section 14); what the microscope recorded 
 (pixel, voltage, dose) is taken from the movie, not typed in.
 """
 
-from schemer.machine import State
-from services.kit.events import MicrographCorrected, MovieSettled
+from typing import Protocol
+
+from services.kit.events import MovieSettled
 from services.kit.options import Options
 from services.kit.schemes import output_root
 from services.prep.requests import CtfRequest, MotionRequest
+
+
+class Movie(Protocol):
+    """What is asked of a movie to correct it; a size of None is not checked against the file."""
+
+    @property
+    def movie(self) -> str: ...  # noqa: D102
+    @property
+    def width_px(self) -> int | None: ...  # noqa: D102
+    @property
+    def height_px(self) -> int | None: ...  # noqa: D102
+    @property
+    def n_frames(self) -> int | None: ...  # noqa: D102
+    @property
+    def pixel_size_A(self) -> float: ...  # noqa: D102
+    @property
+    def voltage_kV(self) -> float: ...  # noqa: D102
+    @property
+    def dose_per_frame_e_A2(self) -> float: ...  # noqa: D102
+
+
+class Optics(Protocol):
+    """What is asked of a micrograph's movie to fit the CTF."""
+
+    @property
+    def movie(self) -> str: ...  # noqa: D102
+    @property
+    def voltage_kV(self) -> float: ...  # noqa: D102
+    @property
+    def spherical_aberration_mm(self) -> float: ...  # noqa: D102
+    @property
+    def amplitude_contrast(self) -> float: ...  # noqa: D102
 
 
 def movie_path(settled: MovieSettled) -> str:
@@ -27,16 +60,28 @@ def gain_of(settled: MovieSettled, options: Options) -> str | None:
     return found if found.startswith("/") else f"Movies/{found}"
 
 
-def motion_request(settled: MovieSettled, options: Options, machine: State) -> MotionRequest:
-    """Return the motion correction request of a movie."""
-    path = movie_path(settled)
-    gain = gain_of(settled, options)
+def motion_request(
+    settled: Movie, path: str, gain: str | None, options: Options, process: str
+) -> MotionRequest:
+    """Return the motion correction request of a movie.
+
+    Parameters
+    ----------
+    settled
+        The movie.
+    path, gain
+        Movie and gain reference as the project names them.
+    options
+        Of the job.
+    process
+        Folder of the job.
+    """
     bin_factor = options.number("bin_factor", 1.0, 1.0, 16.0)
     bfactor = options.number("bfactor", -1.0, -1.0, 1e5)  # -1: from the pixel size
     return MotionRequest(
         movie=settled.movie,
         movie_path=path,
-        root=output_root(machine.jobs["motioncorr"].current_name, path),
+        root=output_root(process, path),
         gain_path=gain,
         gain_name=gain,
         gain_rotation=options.choice("gain_rot"),
@@ -54,21 +99,30 @@ def motion_request(settled: MovieSettled, options: Options, machine: State) -> M
         bfactor_px2=bfactor if bfactor > 0 else None,
         dose_weighting=options.switch("do_dose_weighting", True),
         save_nodw=options.switch("do_save_noDW", True),
-        save_ps=options.switch("do_save_ps", True),
+        save_ps=True,  # the CTF is fitted to it
         dose_per_ps_e_A2=options.number("group_for_ps", 4.0, 0.01, 1e4),
         float16=options.switch("do_float16", True),
     )
 
 
-def ctf_request(
-    settled: MovieSettled, corrected: MicrographCorrected, options: Options, machine: State
-) -> CtfRequest:
-    """Return the CTF request of a micrograph."""
-    path = movie_path(settled)
+def ctf_request(settled: Optics, spectrum: str, root: str, options: Options) -> CtfRequest:
+    """Return the CTF request of a micrograph.
+
+    Parameters
+    ----------
+    settled
+        The movie.
+    spectrum
+        Power spectrum as the project names it.
+    root
+        Of the outputs.
+    options
+        Of the job.
+    """
     return CtfRequest(
         movie=settled.movie,
-        power_spectrum=corrected.power_spectrum,
-        root=output_root(machine.jobs["ctffind"].current_name, path),
+        power_spectrum=spectrum,
+        root=root,
         voltage_kV=settled.voltage_kV,
         spherical_aberration_mm=settled.spherical_aberration_mm,
         amplitude_contrast=settled.amplitude_contrast,

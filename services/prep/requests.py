@@ -13,9 +13,9 @@ class MotionRequest(msgspec.Struct, frozen=True, kw_only=True):
     gain_name: str | None  # as written into the per-movie STAR
     gain_rotation: int
     gain_flip: int
-    width_px: int
-    height_px: int
-    n_frames: int
+    width_px: int | None  # None, like the next two: whatever the file has
+    height_px: int | None
+    n_frames: int | None
     pixel_size_A: float
     voltage_kV: float
     dose_per_frame_e_A2: float
@@ -44,12 +44,14 @@ class MotionResult(msgspec.Struct, frozen=True, kw_only=True):
     hot_pixels: int
 
 
-class CtfRequest(msgspec.Struct, frozen=True, kw_only=True):
+class CtfRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Fit the CTF of one micrograph."""
 
     movie: str
     power_spectrum: str
     root: str  # outputs are <root>_PS.ctf, <root>_PS_avrot.txt, <root>_PS.txt
+    # Pixel of the micrograph that `power_spectrum` then is; outputs are <root>.ctf and so on.
+    image_pixel_A: float | None = None
     voltage_kV: float
     spherical_aberration_mm: float
     amplitude_contrast: float

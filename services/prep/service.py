@@ -21,6 +21,7 @@ from services.kit.events import (
 )
 from services.kit.flow import Flow, Shell, short
 from services.kit.host import Finished
+from services.kit.schemes import output_root
 from services.kit.work import Task, content_key
 from services.prep import plan
 from services.prep.requests import CtfRequest, CtfResult, MotionRequest, MotionResult
@@ -131,7 +132,10 @@ class Prep(Flow):
 
     def _motion(self, state: PrepState, movie: str) -> Task:
         settled = state.imported[movie]
-        ask = plan.motion_request(settled, self._options(state, "motioncorr"), state.machine)
+        options = self._options(state, "motioncorr")
+        process = state.machine.jobs["motioncorr"].current_name
+        gain_name = plan.gain_of(settled, options)
+        ask = plan.motion_request(settled, plan.movie_path(settled), gain_name, options, process)
         request = msgspec.msgpack.encode(ask)
         gain = file_digest(self._views.project / ask.gain_path) if ask.gain_path else ""
         return Task(
@@ -144,12 +148,10 @@ class Prep(Flow):
         )
 
     def _ctf(self, state: PrepState, movie: str) -> Task:
-        ask = plan.ctf_request(
-            state.imported[movie],
-            state.corrected[movie],
-            self._options(state, "ctffind"),
-            state.machine,
-        )
+        settled = state.imported[movie]
+        root = output_root(state.machine.jobs["ctffind"].current_name, plan.movie_path(settled))
+        spectrum = state.corrected[movie].power_spectrum
+        ask = plan.ctf_request(settled, spectrum, root, self._options(state, "ctffind"))
         request = msgspec.msgpack.encode(ask)
         return Task(
             id=f"ctffind:{movie}",

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from torch import Tensor, from_numpy
 
-from algorithms.ctffit import CtfFitOptions, fit_ctf
+from algorithms.ctffit import CtfFitOptions, fit_ctf, spectrum_of_image
 from algorithms.ctffit.textfiles import avrot_text, summary_text
 from algorithms.formats import mrc, star
 from algorithms.formats.errors import FormatError
@@ -75,7 +76,7 @@ def _correct(ask: MotionRequest, options: MotionOptions, project: Path) -> Corre
     with open_movie(project / ask.movie_path) as movie:
         found = (movie.nx, movie.ny, movie.n_frames)
         expected = (ask.width_px, ask.height_px, ask.n_frames)
-        if found != expected:
+        if any(e is not None and e != f for e, f in zip(expected, found, strict=True)):
             raise Refused(
                 Code.GEOMETRY_MISMATCH,
                 f"{ask.movie_path} is {found[0]} x {found[1]} x {found[2]} now and was "
@@ -99,14 +100,16 @@ def _write_motion(
     ask: MotionRequest, options: MotionOptions, corrected: CorrectedMovie, folder: Path
 ) -> dict[str, str]:
     pixel = corrected.pixel_size_A
-    files = {"m.mrc": f"{ask.root}.mrc", "ps.mrc": f"{ask.root}_PS.mrc"}
+    files = {"m.mrc": f"{ask.root}.mrc"}
     mrc.write(folder / "m.mrc", corrected.image.numpy(), pixel, float16=ask.float16)
     if corrected.image_nodw is not None:
         nodw = corrected.image_nodw.numpy()
         mrc.write(folder / "nodw.mrc", nodw, pixel, float16=ask.float16)
         files["nodw.mrc"] = f"{ask.root}_noDW.mrc"
-    spectrum = corrected.power_spectrum.numpy()
-    mrc.write(folder / "ps.mrc", spectrum, corrected.ps_pixel_size_A)
+    if ask.save_ps:
+        spectrum = corrected.power_spectrum.numpy()
+        mrc.write(folder / "ps.mrc", spectrum, corrected.ps_pixel_size_A)
+        files["ps.mrc"] = f"{ask.root}_PS.mrc"
     tables = motion_star(
         corrected,
         options,
@@ -120,14 +123,11 @@ def _write_motion(
 
 
 def ctffind(request: bytes, folder: Path, project: Path) -> Output:
-    """Fit the CTF to a power spectrum."""
+    """Fit the CTF to a power spectrum, or to that of a micrograph."""
     ask = msgspec.msgpack.decode(request, type=CtfRequest)
     path = project / ask.power_spectrum
     try:
-        spectrum = mrc.read(path)
-        pixel = mrc.read_header(path).pixel_size_A
-        if pixel is None:
-            raise Refused(Code.BAD_HEADER, f"{path} has no pixel size: remove it to make it anew")
+        spectrum, pixel = _spectrum(path, ask)
     except FormatError as error:
         raise Refused(Code(error.code), str(error)) from error
     options = CtfFitOptions(
@@ -161,9 +161,22 @@ def ctffind(request: bytes, folder: Path, project: Path) -> Output:
         max_resolution_A=fit.max_resolution_A,
         reliable=fit.reliable,
     )
-    files = {
-        "ctf.mrc": f"{ask.root}_PS.ctf",
-        "fit.txt": f"{ask.root}_PS.txt",
-        "avrot.txt": f"{ask.root}_PS_avrot.txt",
-    }
+    root = f"{ask.root}_PS" if ask.image_pixel_A is None else ask.root
+    files = {"ctf.mrc": f"{root}.ctf", "fit.txt": f"{root}.txt", "avrot.txt": f"{root}_avrot.txt"}
     return Output(msgspec.msgpack.encode(result), files)
+
+
+def _spectrum(path: Path, ask: CtfRequest) -> tuple[np.ndarray | Tensor, float]:
+    """Return amplitudes `[n, n]` and their pixel in A."""
+    image = mrc.read(path)
+    if ask.image_pixel_A is not None:
+        if image.ndim != 2 or not np.isfinite(image).all():
+            raise Refused(
+                Code.NOT_FINITE, f"{path} is no image, or holds values that are no numbers"
+            )
+        pixels = from_numpy(image.astype(np.float32))
+        return spectrum_of_image(pixels, ask.image_pixel_A, ask.box_px)
+    pixel = mrc.read_header(path).pixel_size_A
+    if pixel is None:
+        raise Refused(Code.BAD_HEADER, f"{path} has no pixel size: remove it to make it anew")
+    return image, pixel

@@ -4,12 +4,11 @@ Option names are RELION's (schemes.md section 15). Box sizes follow from the par
 the micrograph's own pixel (preprocessing.md 5.1) unless the extract job's size was set by hand.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from algorithms.boxes import box_sizes
-from schemer.machine import State
 from services.kit.errors import Misuse
-from services.kit.events import MicrographCtf, ParticlesPicked
+from services.kit.events import MicrographCtf
 from services.kit.options import Options
 from services.kit.schemes import output_root
 from services.proc.requests import ExtractRequest, PickRequest
@@ -22,6 +21,36 @@ SELECTABLE = {
     "rlnDefocusV": lambda ctf: ctf.defocus_v_A,
     "rlnCtfAstigmatism": lambda ctf: abs(ctf.defocus_u_A - ctf.defocus_v_A),
 }
+
+
+class Image(Protocol):
+    """What is asked of a micrograph to pick particles."""
+
+    @property
+    def movie(self) -> str: ...  # noqa: D102
+    @property
+    def micrograph(self) -> str: ...  # noqa: D102
+    @property
+    def pixel_size_A(self) -> float: ...  # noqa: D102
+
+
+class Fitted(Image, Protocol):
+    """What is asked of a micrograph with a CTF to extract particles."""
+
+    @property
+    def optics_group(self) -> int: ...  # noqa: D102
+    @property
+    def defocus_u_A(self) -> float: ...  # noqa: D102
+    @property
+    def defocus_v_A(self) -> float: ...  # noqa: D102
+    @property
+    def defocus_angle_deg(self) -> float: ...  # noqa: D102
+    @property
+    def phase_shift_deg(self) -> float: ...  # noqa: D102
+    @property
+    def max_resolution_A(self) -> float: ...  # noqa: D102
+    @property
+    def figure_of_merit(self) -> float: ...  # noqa: D102
 
 
 class Box(NamedTuple):
@@ -75,9 +104,9 @@ def box_of(pixel_size_A: float, diameter_A: float, options: Options, *, auto: bo
     return Box(box, scaled, int(background / 2 * scaled / box))
 
 
-def pick_request(ctf: MicrographCtf, options: Options, machine: State) -> PickRequest:
-    """Return the picking request of a micrograph."""
-    root = output_root(machine.jobs["autopick"].current_name, ctf.micrograph)
+def pick_request(ctf: Image, options: Options, process: str) -> PickRequest:
+    """Return the picking request of a micrograph; `process` is the folder of the job."""
+    root = output_root(process, ctf.micrograph)
     return PickRequest(
         movie=ctf.movie,
         micrograph=ctf.micrograph,
@@ -93,15 +122,15 @@ def pick_request(ctf: MicrographCtf, options: Options, machine: State) -> PickRe
 
 
 def extract_request(
-    ctf: MicrographCtf, picked: ParticlesPicked, options: Options, box: Box, machine: State
+    ctf: Fitted, coordinates: str, options: Options, box: Box, process: str
 ) -> ExtractRequest:
-    """Return the extraction request of a micrograph."""
+    """Return the extraction request of a micrograph; `process` is the folder of the job."""
     use_minimum = options.switch("do_fom_threshold", False)
     return ExtractRequest(
         movie=ctf.movie,
         micrograph=ctf.micrograph,
-        coordinates=picked.coordinates,
-        root=output_root(machine.jobs["extract"].current_name, ctf.micrograph),
+        coordinates=coordinates,
+        root=output_root(process, ctf.micrograph),
         optics_group=ctf.optics_group,
         pixel_size_A=ctf.pixel_size_A,
         box_px=box.box_px,

@@ -184,7 +184,8 @@ class Proc(Flow):
 
     def _pick(self, state: ProcState, movie: str) -> Task:
         ctf = state.imported[movie]
-        ask = plan.pick_request(ctf, self._options(state, "autopick"), state.machine)
+        process = state.machine.jobs["autopick"].current_name
+        ask = plan.pick_request(ctf, self._options(state, "autopick"), process)
         request = msgspec.msgpack.encode(ask)
         return Task(
             id=f"autopick:{movie}",
@@ -200,7 +201,8 @@ class Proc(Flow):
         ctf, picked = state.imported[movie], state.picked[movie]
         options = self._options(state, "extract")
         box = plan.box_of(ctf.pixel_size_A, self._diameter_A(state), options, auto=self._auto_box)
-        ask = plan.extract_request(ctf, picked, options, box, state.machine)
+        process = state.machine.jobs["extract"].current_name
+        ask = plan.extract_request(ctf, picked.coordinates, options, box, process)
         request = msgspec.msgpack.encode(ask)
         return Task(
             id=f"extract:{movie}",

@@ -18,6 +18,9 @@ from services.kit.errors import Code, Refused
 from services.kit.work import Output
 from services.proc.requests import ExtractRequest, ExtractResult, PickRequest, PickResult
 
+# What RELION writes for a particle that was picked by hand.
+UNKNOWN_FOM = -999.0
+
 
 def _micrograph(project: Path, name: str) -> np.ndarray:
     try:
@@ -61,8 +64,7 @@ def autopick(request: bytes, folder: Path, project: Path) -> Output:
 def extract(request: bytes, folder: Path, project: Path) -> Output:
     """Cut out, scale and normalise the picked particles."""
     ask = msgspec.msgpack.decode(request, type=ExtractRequest)
-    picks = star.load(project / ask.coordinates).get("", star.Table.of({}))
-    x, y, fom = _coordinates(picks, ask.minimum_figure_of_merit)
+    x, y, fom = _coordinates(_picks(project / ask.coordinates), ask.minimum_figure_of_merit)
     options = ExtractOptions(
         box_px=ask.box_px,
         scaled_px=ask.scaled_px,
@@ -74,7 +76,10 @@ def extract(request: bytes, folder: Path, project: Path) -> Output:
     )
     image = _micrograph(project, ask.micrograph)
     seed = zlib.crc32(ask.movie.encode())
-    particles = extract_particles(image, x, y, ask.pixel_size_A, options, seed=seed)
+    try:
+        particles = extract_particles(image, x, y, ask.pixel_size_A, options, seed=seed)
+    except ValueError as error:  # coordinates that are none of this micrograph
+        raise Refused(Code.OUT_OF_RANGE, f"{ask.coordinates}: {error}") from error
     files = {"e.star": f"{ask.root}_extract.star"}
     count = len(particles.kept)
     if count:
@@ -96,6 +101,22 @@ def _sigmas(value: float) -> float | None:
     return value if value > 0 else None
 
 
+def _picks(path: Path) -> star.Table:
+    """Read coordinates: STAR, `.box` (corner and size), or text with x and y in each line."""
+    try:
+        if path.suffix == ".star":
+            blocks = star.load(path)
+            return blocks.get("") or next(iter(blocks.values()), star.Table.of({}))
+        lines = [line.split()[:4] for line in path.read_text().splitlines() if line.strip()]
+        rows = [[float(word) for word in words] for words in lines]
+        if path.suffix == ".box":
+            rows = [[x + width / 2, y + height / 2] for x, y, width, height in rows]
+        x, y = ([row[axis] for row in rows] for axis in (0, 1))
+        return star.Table.of({"rlnCoordinateX": x, "rlnCoordinateY": y})
+    except (ValueError, IndexError) as error:
+        raise Refused(Code.READ_ERROR, f"{path} holds no coordinates: {error}") from error
+
+
 def _coordinates(
     picks: star.Table, minimum: float | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -103,6 +124,8 @@ def _coordinates(
         empty = np.zeros(0)
         return empty, empty, empty
     x, y = picks.floats("rlnCoordinateX"), picks.floats("rlnCoordinateY")
+    if "rlnAutopickFigureOfMerit" not in picks.columns:
+        return x, y, np.full(len(x), UNKNOWN_FOM)
     fom = picks.floats("rlnAutopickFigureOfMerit")
     keep = np.ones(len(x), bool) if minimum is None else fom > minimum
     return x[keep], y[keep], fom[keep]

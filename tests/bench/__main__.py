@@ -24,6 +24,7 @@ from tests.bench import (
     motion,
     pick,
     scan,
+    schemes,
     star,
     throughput,
 )
@@ -43,6 +44,7 @@ BENCHES: dict[str, tuple[Callable[[Bench], None], str]] = {
     "journal": (journal.run, "commits, replay and delivery of events"),
     "star": (star.run, "100,000 rows of 16 columns"),
     "scan": (scan.run, "finding and publishing a folder of exposures"),
+    "schemes": (schemes.run, "transitions of a Scheme, in memory and written"),
     "memory": (memory.run, "services that know 10,000 movies"),
 }
 

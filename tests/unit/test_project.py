@@ -470,12 +470,26 @@ def test_a_damaged_pipeline_is_named_and_left_alone(project, text, words):
     assert no_lock(project)
 
 
-def test_a_project_of_relion_3_is_refused_with_the_way_out(project):
+def test_a_project_of_relion_3_goes_on_in_numbers(project):
     old = shared("data/star/relion_tutorial/default_pipeline.star").read_bytes()
     project.pipeline_path.write_bytes(old)
-    with pytest.raises(ProjectError, match="opened once with RELION 4 or 5"):
-        make(project)
-    assert project.pipeline_path.read_bytes() == old
+    before = star.loads(old.decode())
+    assert project.generation == "3.1"
+    process = make(project, input_star_mics="Import/job001/movies.star")
+    assert process == "MotionCorr/job032/"
+    project.set_status(process, "Running")
+    after = star.load(project.pipeline_path)
+    for block, table in before.items():
+        for label, values in table.columns.items():
+            if block != "pipeline_general":
+                assert after[block].columns[label][: len(values)] == values
+    row = after["pipeline_processes"].row(31)
+    assert list(row.values()) == [process, "None", "1", "0"]
+    nodes = dict(zip(*after["pipeline_nodes"].columns.values(), strict=True))
+    assert nodes[process + "corrected_micrographs.star"] == "1"
+    assert project.pipeline().label(process) == "relion.motioncorr.own", "we remember it"
+    job = (project.root / process / "job.star").read_text()
+    assert "_rlnJobType " in job and "Label" not in job and "Tomo" not in job
 
 
 # Job types and facts

@@ -1,11 +1,13 @@
 """The shipped Schemes and their settings, and the command line that shows them."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from schemer import check, jobs, starfile, templates
+from schemer import check, jobs, starfile, store, templates
 from schemer.cli import app
 from schemer.errors import SchemeError
 from schemer.jobs import JobFile
@@ -33,6 +35,82 @@ def test_names_and_graph_are_relions(tmp_path, name):
     assert check.errors(ours) == []
 
 
+# The documented differences
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "schemes.md"
+
+
+def rows(mark: str) -> list[list[str]]:
+    """Return the cells of a table in the page, without quotes."""
+    text = PAGE.read_text(encoding="utf-8").split(f"<!-- {mark} -->")[1].split("<!-- end -->")[0]
+    lines = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    return [[cell.strip().replace("`", "") for cell in line[1:-1].split("|")] for line in lines]
+
+
+def shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value) or "empty"
+
+
+def differences(name: str) -> Iterator[tuple[str, str, str, str, str]]:
+    theirs = templates.read(shared(f"data/schemes/relion-5.0.1/{name}"))
+    ours = templates.shipped(name)
+    for field in ("floats", "bools", "strings"):
+        for variable, one in getattr(theirs.scheme, field).items():
+            other = getattr(ours.scheme, field)[variable]
+            assert (one.value, other.value) == (one.reset, other.reset)
+            if one != other:
+                yield name, "variable", variable, shown(one.value), shown(other.value)
+    for job, file in theirs.jobs.items():
+        for option in file.type.options:
+            one, other = file.options[option], ours.jobs[job].options[option]
+            if one != other:
+                yield name, job, option, shown(one), shown(other)
+
+
+def test_the_table_of_differences_is_complete_and_true():
+    found = {row for name in templates.NAMES for row in differences(name)}
+    jobs = {(name, job) for name in templates.NAMES for job in templates.shipped(name).jobs}
+    documented = set()
+    for scheme, job, option, relion, here, why in rows("differences"):
+        places = sorted(jobs) if (scheme, job) == ("all", "all") else [(scheme, job)]
+        documented |= {(*place, option, relion, here) for place in places}
+        assert why, f"{option}: say why"
+    assert documented == found
+
+
+def test_the_options_that_are_left_out_are_listed():
+    found = set()
+    for name in templates.NAMES:
+        for job, file in templates.read(shared(f"data/schemes/relion-5.0.1/{name}")).jobs.items():
+            _, dead = file.type.complete(file.options)
+            if dead:
+                found.add((name, job, ", ".join(dead)))
+            assert not set(dead) & set(templates.shipped(name).jobs[job].options)
+    assert {tuple(row) for row in rows("left out")} == found
+
+
+@pytest.mark.parametrize("name", templates.NAMES)
+def test_the_shipped_schemes_ask_for_no_graphics_card_and_no_mpi(name):
+    for job, file in templates.shipped(name).jobs.items():
+        assert file.options.get("use_gpu", "No") == "No"
+        assert file.options.get("do_queue") == "No"
+        assert job == "refine3d" or file.options.get("nr_mpi", "1") == "1"
+    assert templates.shipped("proc").scheme.bools["do_log"].value is True
+
+
+def test_a_scheme_that_runs_is_not_changed(tmp_path):
+    folder = templates.install(tmp_path, "prep")
+    before = {path: path.read_bytes() for path in folder.rglob("*.star")}
+    changes = {"prep__wait_sec": "5", "prep__ctffind__box": "1024"}
+    with store.run_lock(tmp_path, folder, strict=False):
+        with pytest.raises(SchemeError, match="is running"):
+            templates.install(tmp_path, "prep", changes)
+        assert {path: path.read_bytes() for path in folder.rglob("*.star")} == before
+        templates.install(tmp_path, "prep")  # nothing to change
+    templates.install(tmp_path, "prep", changes)
+    assert starfile.load(folder).floats["wait_sec"].value == 5.0
+
+
 @pytest.mark.parametrize("name", templates.NAMES)
 def test_every_job_can_be_filled_and_has_all_options(tmp_path, name):
     templates.install(tmp_path, "prep")
@@ -43,7 +121,7 @@ def test_every_job_can_be_filled_and_has_all_options(tmp_path, name):
         assert set(content.options) == set(kind.options)
         filled = fill_options(
             content.options, kind.kinds, scheme.name, initial(scheme), ProjectWorld(tmp_path)
-        )
+        ).options
         assert not any("$$" in value for value in filled.values())
         assert kind.output_nodes(filled)
 

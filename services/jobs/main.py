@@ -1,0 +1,63 @@
+"""Carries out one job and tells how it ended by the exit code."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from algorithms.formats.star import StarError
+from services.jobs.ctf import ctffind
+from services.jobs.extraction import extract
+from services.jobs.imports import import_movies, import_other
+from services.jobs.job import Aborted, Failed, Job
+from services.jobs.motion import motioncorr
+from services.jobs.picking import autopick
+from services.jobs.selection import discard, on_value, remove_duplicates, split
+from services.kit.errors import ColdstreamError, Misuse
+from services.kit.process import show_name
+
+DONE, FAILED, ABORTED = 0, 1, 2
+
+JOBS: dict[str, Callable[[Job], None]] = {
+    "relion.import.movies": import_movies,
+    "relion.import.other": import_other,
+    "relion.motioncorr.own": motioncorr,
+    "relion.ctffind.ctffind4": ctffind,
+    "relion.select.onvalue": on_value,
+    "relion.select.discard": discard,
+    "relion.select.split": split,
+    "relion.select.removeduplicates": remove_duplicates,
+    "relion.autopick.log": autopick,
+    "relion.extract": extract,
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do the job of a folder; return the exit code."""
+    show_name("coldstream-job")
+    if len(arguments) != 1:
+        print("usage: python -m services.jobs FOLDER  (in the project folder)", file=sys.stderr)
+        return FAILED
+    try:
+        job = Job(Path.cwd(), arguments[0])
+        if job.label not in JOBS:
+            raise Misuse(f"{job.label} is not done here; known are {', '.join(JOBS)}")
+        if job.options.switch("do_queue", False):
+            job.say("note: the native executor works on this machine; do_queue is not looked at")
+        job.stop.watch_signals()
+        with job.alone():
+            JOBS[job.label](job)
+    except Aborted as aborted:
+        print(f" {aborted}", flush=True)
+        return ABORTED
+    except (Misuse, Failed, StarError) as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return FAILED
+    except ColdstreamError as error:
+        print(f"ERROR: {type(error).__name__}: {error}", file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        place = error.filename or os.fspath(Path.cwd())
+        print(f"ERROR: {place}: {error.strerror or error}", file=sys.stderr)
+        return FAILED
+    return DONE
