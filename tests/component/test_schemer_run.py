@@ -90,13 +90,17 @@ class Live:
             time.sleep(0.01)
 
     def rests(self, calls):
-        """Return whether the Scheme waits after so many calls of the program."""
+        """Return whether the Scheme waits after so many calls of the program, and has written so.
+
+        What is written from outside before that may cross the Scheme's own write.
+        """
         path = self.project / "calls.txt"
+        table = store.table_of(starfile.read(self.folder), "coldstream_run")
         return (
             path.exists()
             and len(path.read_text().split()) == calls
-            and starfile.read(self.folder).current_node == "WAIT"
-            and any(m[0] == "sleep" for m in runlog.read(self.folder)[-1].moves)
+            and table is not None
+            and table.row(0)["coldstreamPhase"] == "sleep"
         )
 
     def end(self):
