@@ -105,8 +105,8 @@ class Sheet:
         more = {_RUN: _run_table(walk, run, serial, data), _FLOATS: _float_table(walk)}
         unknown = tuple(block for block in scheme.unknown if block.name not in store.BLOCKS)
         scheme = structs.replace(scheme, unknown=unknown)
-        atomic_write(self.path, starfile.dump(scheme, walk.state, more))
-        self._stamp = self._look()
+        # Not looked up afterwards: somebody may have written in between.
+        self._stamp = _stamp(atomic_write(self.path, starfile.dump(scheme, walk.state, more)))
         self._written = _as_written(scheme, walk)
 
     def is_changed(self) -> bool:
@@ -133,10 +133,13 @@ class Sheet:
 
     def _look(self) -> tuple[int, ...]:
         try:
-            status = os.stat(self.path)
+            return _stamp(os.stat(self.path))
         except FileNotFoundError:
             return ()
-        return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 class Changes(NamedTuple):

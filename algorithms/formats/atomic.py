@@ -5,7 +5,9 @@ import secrets
 from pathlib import Path
 
 
-def atomic_write(path: str | os.PathLike[str], data: bytes | str, *, durable: bool = True) -> None:
+def atomic_write(
+    path: str | os.PathLike[str], data: bytes | str, *, durable: bool = True
+) -> os.stat_result:
     """Replace `path` by `data` in one step that survives a crash at any moment.
 
     Parameters
@@ -19,6 +21,11 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, *, durable: bo
         power cut. False keeps atomicity (readers never see half a file) and drops the two syncs:
         right for views that can be rebuilt from the journal.
 
+    Returns
+    -------
+    os.stat_result
+        Of the file as written; another time, size or inode later means another writer.
+
     Source: reliability.md section 1 (ALICE: write, sync, rename, sync the folder).
     """
     target = Path(path)
@@ -29,15 +36,17 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str, *, durable: bo
     try:
         with open(temporary, "wb") as file:
             file.write(content)
+            file.flush()
             if durable:
-                file.flush()
                 os.fsync(file.fileno())
+            status = os.fstat(file.fileno())
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     if durable:
         sync_folder(target.parent)
+    return status
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
