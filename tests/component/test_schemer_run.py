@@ -82,7 +82,7 @@ class Live:
         command += ["--executor", "command:./program"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-    def until(self, test, seconds=20):
+    def until(self, test, seconds=60):
         deadline = time.monotonic() + seconds
         while not test():
             assert self.process.poll() is None, self.process.communicate()
@@ -105,7 +105,7 @@ class Live:
 
     def end(self):
         store.request_abort(self.project, self.folder)
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out.decode(), err.decode()
 
     def kill(self):
@@ -131,7 +131,7 @@ def test_new_data_end_the_wait_and_a_growing_file_is_waited_for(tmp_path):
                 file.flush()
                 time.sleep(0.1)
         live.until(lambda: live.rests(2))
-        assert time.monotonic() - began < 15, "the wait of an hour went on"
+        assert time.monotonic() - began < 120, "the wait of an hour went on"
         assert starfile.read(live.folder).strings["found"].value == "raw/m1.tif"
         code, out, err = live.end()
         assert code == 2 and "aborted" in err
@@ -203,7 +203,7 @@ def test_ctrl_c_ends_a_job_that_hears_nothing(tmp_path, number):
     with Live(tmp_path, "--grace", "0.3") as live:
         live.until(lambda: (tmp_path / "started").exists())
         live.process.send_signal(number)
-        _, err = live.process.communicate(timeout=20)
+        _, err = live.process.communicate(timeout=60)
         assert live.process.returncode == 2, err
     assert Project(tmp_path).pipeline().processes["External/job001/"] == "Aborted"
     found = subprocess.run(["pgrep", "-f", f"{tmp_path}"], capture_output=True, check=False)
