@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all bench lint clean
+.PHONY: help install demo test test-all bench fuzz lint clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +20,7 @@ export OMP_NUM_THREADS ?= 1
 
 help:
 	@grep -E '^#   make' Makefile | cut -c 4-
-	@echo "  make test-all | bench | lint | install | clean"
+	@echo "  make test-all | bench | fuzz | lint | install | clean"
 
 install: $(STAMP)
 
@@ -51,6 +51,10 @@ test-all: install
 
 bench: install
 	$(BIN)/python -m tests.bench $(ARGS)
+
+# Ten minutes for each parser; ARGS="--seconds 60 mdoc tiff" for less.
+fuzz: install
+	nice $(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: install
 	$(BIN)/ruff check . docs/generate.py

@@ -1,5 +1,7 @@
 """`mdcatch parse FILE`: what a metadata or movie file says, with units and sources."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,21 +10,19 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from algorithms.formats.errors import FormatError
-from algorithms.formats.movie import structure_of
-from mdcatch.disk import Disk
-from mdcatch.parsers.epuxml import EpuImage, Kind, classify, parse_image
-from mdcatch.parsers.limits import MAX_XML_BYTES
-from services.kit.errors import Code, Refused
+from mdcatch.parsers.child import ParserChild
+from mdcatch.parsers.fields import FIELDS
+from mdcatch.parsers.record import Record
+from services.kit.errors import Refused, Transient
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Microscope metadata for coldstream."
 )
 
-_UNITS = {"A": "A", "A2": "e/A^2", "px": "px", "s": "s", "um": "um", "deg": "degrees", "kV": "kV"}
-_UNITS |= {"hz": "Hz", "eV": "eV", "rad": "rad", "mm": "mm"}
-_HEAD = 2048
+_APART = {"format", "kind", "sections", "notes", "flags", "unknown", "sources"}
+_LONGEST = 200  # characters of a nested value that are shown; --json has them all
 _ERROR = 1
 
 
@@ -33,23 +33,35 @@ def _mdcatch() -> None:
 
 @app.command()
 def parse(
-    file: Annotated[Path, typer.Argument(help="EPU image XML, MRC or TIFF movie.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="EPU image, fraction table, session, grid square or atlas; SerialEM or Tomo 5 "
+            "mdoc; header of MRC, TIFF, EER or DM4."
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show what FILE says. Exit codes: 0 read, 1 refused (one line tells why), 2 wrong usage."""
+    """Show what FILE says. Exit codes: 0 read, 1 refused (one line tells why), 2 wrong usage.
+
+    Each value comes with its unit and its source: xml, mdoc or header as the file states it, name
+    from the path, computed from other values, frames x rate for an estimate.
+    """
     try:
-        kind, fields, source = _read(file)
-    except (Refused, FormatError) as error:
-        typer.echo(f"{file.name}: {error.code}: {error.detail}", err=True)
-        raise typer.Exit(_ERROR) from None
+        record = _read(file)
+    except Refused as error:
+        told = error.detail.removeprefix(f"{os.path.abspath(file)}: ")
+        _complain(f"{file.name}: {error.code}: {told}")
     except OSError as error:
-        typer.echo(f"{file}: {error.strerror}", err=True)
-        raise typer.Exit(_ERROR) from None
-    if as_json:
-        answer = {"file": file.name, "kind": kind, "source": source, **fields}
-        typer.echo(msgspec.json.format(msgspec.json.encode(answer)).decode())
+        _complain(f"{file}: {error.strerror}")
+    except Transient as error:
+        _complain(str(error))
     else:
-        _show(file.name, kind, fields, source)
+        if as_json:
+            answer = {"file": file.name, **record.as_json()}
+            typer.echo(msgspec.json.format(msgspec.json.encode(answer)).decode())
+        else:
+            _show(file.name, record)
 
 
 def main() -> None:
@@ -57,73 +69,61 @@ def main() -> None:
     app()
 
 
-def _read(file: Path) -> tuple[str, dict[str, Any], str]:
-    """Return kind, fields and source of a file; None stands for unknown."""
-    suffix = file.suffix.lower()
-    if suffix == ".xml":
-        data = Disk(file.absolute().parent).read(file.name, MAX_XML_BYTES + 1)
-        kind = classify(file.name, data[:_HEAD])
-        return str(kind), _fields(parse_image(data), kind), "xml"
-    if suffix in (".mrc", ".mrcs", ".tif", ".tiff", ".eer"):
-        structure = structure_of(file)
-        kind = "movie" if structure.n_frames > 1 else "image"
-        fields = {
-            "format": structure.format,
-            "width_px": structure.nx,
-            "height_px": structure.ny,
-            "n_frames": structure.n_frames,
-            "data_type": structure.dtype,
-            "compression": structure.compression,
-            "pixel_size_A": structure.pixel_size_A,
-            "size_bytes": file.stat().st_size,
-        }
-        return kind, fields, "header"
-    raise Refused(Code.UNSUPPORTED, "only EPU image XML, MRC and TIFF are read")
+def _complain(line: str) -> None:
+    typer.echo(_plain(line), err=True)
+    raise typer.Exit(_ERROR)
 
 
-def _fields(record: EpuImage, kind: Kind) -> dict[str, Any]:
-    """The record's fields, what follows for a movie, and last the keys without a field."""
-    fields = msgspec.structs.asdict(record)
-    other = fields.pop("other")
-    if kind not in (Kind.EXPOSURE, Kind.OTHER):
-        return {**fields, "other": other}
-    derived = {
-        "pixel_size_A": record.pixel_size_A,
-        "movie_size_px": record.movie_size_px,
-        "n_frames_estimate": record.n_frames_estimate,
-        "dose_per_frame_e_A2": record.dose_per_frame_e_A2,
-    }
-    return {**fields, **derived, "other": other}
+def _read(file: Path) -> Record:
+    """Parse a file as the daemon does: in the parser child, known by the path that was given."""
+    place = file.resolve(strict=True)
+    with ParserChild([place.parent]) as child:
+        return child.parse(place, os.path.abspath(file))
 
 
-def _show(name: str, kind: str, fields: dict[str, Any], source: str) -> None:
-    table = Table(title=f"{name}: {kind}", box=box.SIMPLE, title_justify="left")
-    for title in ("field", "value", "unit", "source"):
-        table.add_column(title, overflow="fold")
-    derived = {"pixel_size_A", "movie_size_px", "dose_per_frame_e_A2"} if source == "xml" else set()
-    for field, value in fields.items():
-        if field == "other":
-            continue
-        origin = "-" if value is None else "derived" if field in derived else source
-        origin = "estimate" if field == "n_frames_estimate" and value is not None else origin
-        table.add_row(field, _text(value), _unit(field), origin)
-    for key, value in fields.get("other", {}).items():
-        table.add_row(key, value, "", source)
-    Console(highlight=False).print(table)
+def _show(name: str, record: Record) -> None:
+    title = Text(_plain(f"{name}: {record.format}, {record.kind}"))
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
+    for heading in ("field", "value", "unit", "source"):
+        table.add_column(heading, overflow="fold")
+    for row in _rows(record):
+        table.add_row(*(Text(_plain(cell)) for cell in row))
+    console = Console(highlight=False)
+    console.print(table)
+    for note in record.notes:
+        console.print(Text(_plain(note)))
 
 
-def _unit(field: str) -> str:
-    """The unit is the end of a field's name."""
-    if field.endswith("_e_px"):
-        return "e/px"
-    return _UNITS.get(field.rpartition("_")[2], "")
+def _rows(record: Record) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the rows: what this kind of file can say, then its keys that have no field here."""
+    for key, value in record.as_json().items():
+        if key not in _APART:
+            source = record.fields[key].source if key in record.fields else "-"
+            yield key, _text(value), FIELDS[key].unit, source
+    if record.sections:
+        yield "sections", f"{len(record.sections)}, see --json", "", "-"
+    for key, value in record.unknown.items():
+        yield key, value, "", "as written"
 
 
-def _text(value: object) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return "unknown"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return ", ".join(map(_text, value)) if isinstance(value, tuple) else str(value)
+    flat = isinstance(value, tuple | list) and not any(isinstance(v, tuple | dict) for v in value)
+    if flat:
+        return _cut(", ".join(map(_text, value)))
+    return _cut(msgspec.json.encode(value).decode() if isinstance(value, dict | tuple) else value)
+
+
+def _plain(text: str) -> str:
+    """Return a text that cannot command a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _cut(text: object) -> str:
+    full = str(text)
+    return full if len(full) <= _LONGEST else f"{full[: _LONGEST - 3]}..."

@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 from services import stories
+from services.doctor import doctor
 from services.kit import session as sessions
+from services.kit import site as sites
 from services.kit.errors import Fatal, Misuse
 from services.kit.ledger import Ledger
 from services.kit.paths import Layout
@@ -55,6 +57,10 @@ SetOption = Annotated[
     ),
 ]
 PixelOption = Annotated[float | None, typer.Option(help="Movie pixel in A, over the metadata.")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="The site's file (default: /etc/coldstream/coldstream.toml)."),
+]
 DoseOption = Annotated[float | None, typer.Option(help="Dose of a movie in e/A2, likewise.")]
 
 
@@ -89,7 +95,13 @@ def _settings(texts: list[str] | None) -> dict[str, str]:
     return settings
 
 
-def _run(project: Path, raw: Path | None, changes: dict[str, object], texts: list[str] | None):
+def _run(
+    project: Path,
+    raw: Path | None,
+    changes: dict[str, object],
+    texts: list[str] | None,
+    config: Path | None,
+):
     """Set a project up and run it; returns its ledger."""
     from services.screen import Screen
     from services.setup import set_up
@@ -100,7 +112,9 @@ def _run(project: Path, raw: Path | None, changes: dict[str, object], texts: lis
         if not gain.is_file():
             raise Misuse(f"--gain {gain} is not a file")
         changes["gain"] = str(gain.absolute())
-    layout, session = set_up(project, raw, changes, _settings(texts))
+    layout, session = set_up(
+        project, raw, changes, _settings(texts), sites.load(sites.locate(config))
+    )
     return run_session(layout, session, Screen(bars=session.close_when_idle))
 
 
@@ -124,6 +138,7 @@ def up(  # noqa: PLR0913
     pixel_size: PixelOption = None,
     dose: DoseOption = None,
     settings: SetOption = None,
+    config: ConfigOption = None,
 ) -> int:
     """Process a running session, in the foreground, until Ctrl-C.
 
@@ -139,7 +154,7 @@ def up(  # noqa: PLR0913
         "dose_e_A2": dose,
         "close_when_idle": False,
     }
-    _run(project, raw, changes, settings)
+    _run(project, raw, changes, settings, config)
     return 0
 
 
@@ -157,6 +172,7 @@ def process(  # noqa: PLR0913
     pixel_size: PixelOption = None,
     dose: DoseOption = None,
     settings: SetOption = None,
+    config: ConfigOption = None,
 ) -> int:
     """Process a session that is already on disk, then exit.
 
@@ -180,7 +196,7 @@ def process(  # noqa: PLR0913
         "stuck_s": 3.0,
         "metadata_wait_s": 3.0,
     }
-    ledger = _run(project, folder, changes, settings)
+    ledger = _run(project, folder, changes, settings, config)
     for line in stories.not_done_lines(ledger):
         typer.echo(line)
     typer.echo(totals_line(ledger))
@@ -287,6 +303,9 @@ def report(
 
     typer.echo(str(make_report(_layout(project), out)))
     return 0
+
+
+app.command("doctor")(_command(doctor))
 
 
 @keys_app.command("new")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -10,13 +11,19 @@ from schemer import templates
 from schemer.errors import SchemeError
 from schemer.project import Project
 from services.kit import session as sessions
+from services.kit import site as sites
 from services.kit.errors import Misuse
 from services.kit.paths import Layout, refuse_network_file_system
 from services.kit.session import Session
+from services.kit.sitetables import Site
 
 
 def set_up(
-    project: Path, raw: Path | None, changes: Mapping[str, object], settings: Mapping[str, str]
+    project: Path,
+    raw: Path | None,
+    changes: Mapping[str, object],
+    settings: Mapping[str, str],
+    site: Site | None = None,
 ) -> tuple[Layout, Session]:
     """Make or reopen a project; return its layout and session.
 
@@ -30,6 +37,8 @@ def set_up(
         Session fields that the command line gives; None leaves what was there.
     settings
         Scheme settings in relion_it's form, `prep__motioncorr__bin_factor`.
+    site
+        The site's configuration; a session keeps that which it was opened with.
 
     Raises
     ------
@@ -40,7 +49,8 @@ def set_up(
     project.mkdir(parents=True, exist_ok=True)
     refuse_network_file_system(layout.project)
     layout.make()
-    session = _session(layout, raw, changes, settings)
+    is_new = not layout.session_file.exists()
+    session = _session(layout, raw, changes, settings, site or Site())
     _link_movies(layout.project, Path(session.raw))
     Project(layout.project).init()
     try:
@@ -48,12 +58,18 @@ def set_up(
             templates.install(layout.project, name, _scheme_settings(session))
     except SchemeError as error:
         raise Misuse(str(error)) from error
+    if site is not None and is_new:
+        sites.freeze(layout, site)
     sessions.save(layout, session)
     return layout, session
 
 
 def _session(
-    layout: Layout, raw: Path | None, changes: Mapping[str, object], settings: Mapping[str, str]
+    layout: Layout,
+    raw: Path | None,
+    changes: Mapping[str, object],
+    settings: Mapping[str, str],
+    site: Site,
 ) -> Session:
     given = {name: value for name, value in changes.items() if value is not None}
     if raw is not None:
@@ -65,11 +81,14 @@ def _session(
                 f"the project {layout.project} belongs to {before.raw}, not to {given['raw']}: "
                 "take another project folder"
             )
-        fields = {**msgspec.structs.asdict(before), **given}
+        layers = [("command line", given), ("session", msgspec.structs.asdict(before))]
     elif raw is None:
         raise Misuse(f"{layout.project} is a new project: say what to watch with --raw FOLDER")
     else:
-        fields = {"name": raw.absolute().name, "workers": sessions.default_workers(), **given}
+        built_in = {"name": raw.absolute().name, "workers": sessions.default_workers()}
+        of_site = sites.session_fields(site)
+        layers = [("command line", given), ("site", of_site), ("built-in", built_in)]
+    fields: dict[str, Any] = {key: value for key, (value, _) in sites.layered(*layers).items()}
     fields["settings"] = {**fields.get("settings", {}), **settings}
     try:
         return msgspec.convert(fields, Session)

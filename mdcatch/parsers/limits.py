@@ -15,7 +15,10 @@ MAX_XML_BYTES = 4 * 2**20
 MAX_XML_DEPTH = 64
 MAX_XML_ELEMENTS = 50_000
 MAX_XML_TEXT = 64 * 2**10
-MAX_TEXT_FIELD = 256
+# The .dm files list every hole of a square, every square of an atlas: 2.3 MB and 40,000 elements
+# for 570 holes. A tree at these caps takes about 170 MB.
+MAX_DM_BYTES = 16 * 2**20
+MAX_DM_ELEMENTS = 300_000
 
 # float() alone would also take "1_000", "infinity" and digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(?:\d{1,400}(?:\.\d{0,400})?|\.\d{1,400})(?:[eE][+-]?\d{1,9})?", re.A)

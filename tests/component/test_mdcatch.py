@@ -268,7 +268,7 @@ def test_parse_shows_values_with_units_and_sources(tmp_path: Path):
     shown = parse(str(file))
     assert shown.exit_code == 0
     line = next(line for line in shown.output.splitlines() if " pixel_size_A" in line)
-    assert line.split() == ["pixel_size_A", "0.5", "A", "derived"]
+    assert line.split() == ["pixel_size_A", "0.5", "A", "computed"]
     assert any("unknown" in line for line in shown.output.splitlines())
     assert max(map(len, shown.output.splitlines())) <= 80
     record = json.loads(parse(str(file), "--json").output)
@@ -280,19 +280,19 @@ def test_parse_reads_headers_of_movies(tmp_path: Path):
     file = tmp_path / "m_fractions.tiff"
     write_movie(file)
     record = json.loads(parse(str(file), "--json").output)
-    assert (record["width_px"], record["height_px"], record["n_frames"]) == (64, 48, 4)
-    assert record["kind"] == "movie" and record["source"] == "header"
+    assert (record["movie_size_px"], record["n_frames"]) == ([64, 48], 4)
+    assert record["kind"] == "movie" and record["sources"]["n_frames"] == "header"
+    assert record["complete"] is True
+    file.write_bytes(file.read_bytes()[:-50])
+    assert json.loads(parse(str(file), "--json").output)["complete"] is False
 
 
 def test_parse_refuses_in_one_line(tmp_path: Path):
     cut = tmp_path / "cut.xml"
     cut.write_bytes(image_xml()[:100])
-    broken = tmp_path / "cut.tiff"
-    write_movie(broken)
-    broken.write_bytes(broken.read_bytes()[:-50])
+    (tmp_path / "notes.txt").write_text("not of a microscope\n")
     for file, word in (
         (cut, "TRUNCATED"),
-        (broken, "TRUNCATED"),
         (tmp_path / "absent.xml", "No such file"),
         (tmp_path / "notes.txt", "UNSUPPORTED"),
     ):

@@ -1,0 +1,166 @@
+"""Is the gain reference the right way round? The frames of a few movies tell.
+
+Done once per session, by hand or as a task, never in the daemon's loop: it decodes whole movies.
+A wrong orientation spoils every micrograph and shows in none of the usual figures.
+
+Source: acquisition.md sections 2.5, 3.3 and 10 (8); preprocessing.md section 1.5.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import typer
+
+from algorithms.formats.errors import FormatError
+from algorithms.formats.gain import load_gain
+from algorithms.formats.movie import open_movie, structure_of
+from algorithms.gain_orientation import (
+    ORIENTATIONS,
+    Verdict,
+    find_orientation,
+    match,
+    oriented,
+)
+
+# So many frames are enough for any camera; further movies are not read.
+ENOUGH_FRAMES = 200
+# Px along each side of the part in the middle that is compared: four million pixels tell a pattern
+# of a tenth of a percent, and keep memory and time small.
+PART_PX = 2048
+
+
+class GainCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """What the frames say of a gain; `found` is None where they do not say it for certain."""
+
+    gain: str
+    movies: tuple[str, ...]
+    n_frames: int = 0
+    configured: tuple[int, int] = (0, 0)  # rotation, flip, as motion correction takes them
+    found: tuple[int, int] | None = None
+    is_inverse: bool = False
+    flag: str = ""  # gain_orientation, gain_inverse, gain_mismatch or gain_unchecked
+    sentence: str = ""
+    scores: tuple[tuple[int, int, float], ...] = ()  # rotation, flip, correlation; best first
+    chance: float = 0.0  # standard deviation of a correlation that means nothing
+
+
+def check_gain(
+    movies: Sequence[Path], gain: Path, rotation: int = 0, flip: int = 0, *, seed: int = 0
+) -> GainCheck:
+    """Compare a gain with the frames of movies that are not gain-corrected.
+
+    Parameters
+    ----------
+    movies
+        Of one camera mode; the more frames, the surer.
+    gain
+        MRC or TIFF, multiplied to the frames.
+    rotation, flip
+        As configured: quarter turns before the flip; see `load_gain`.
+    seed
+        Of the shifts that show what chance gives.
+    """
+    asked = GainCheck(gain=str(gain), movies=tuple(map(str, movies)), configured=(rotation, flip))
+    try:
+        total, n_frames = _sum_of_frames(movies)
+        found = structure_of(gain)
+        whole = load_gain(gain, (found.ny, found.nx))
+    except (FormatError, OSError, ValueError) as error:
+        return _with(asked, flag="gain_unchecked", sentence=f"could not be compared: {error}")
+    try:
+        total, whole = match(total, whole)
+        # Of a part, the shape does not tell any more which turns are possible.
+        fits = [o for o in ORIENTATIONS if oriented(whole, *o).shape == total.shape]
+        verdict = find_orientation(*_middle(total, whole), np.random.default_rng(seed), fits)
+    except ValueError as error:
+        return _with(asked, flag="gain_mismatch", sentence=str(error), n_frames=n_frames)
+    return _judge(_with(asked, n_frames=n_frames), verdict)
+
+
+def _judge(asked: GainCheck, verdict: Verdict) -> GainCheck:
+    asked = _with(
+        asked,
+        scores=tuple((s.rotation, s.flip, round(s.correlation, 6)) for s in verdict.scores),
+        chance=verdict.chance,
+    )
+    if verdict.best is None:
+        return _with(asked, flag="gain_unchecked", sentence=verdict.reason)
+    found = verdict.best.rotation, verdict.best.flip
+    asked = _with(asked, found=found, is_inverse=verdict.is_inverse)
+    if verdict.is_inverse:
+        sentence = f"the file divides where a gain multiplies ({verdict.reason}): give 1 / gain"
+        return _with(asked, flag="gain_inverse", sentence=sentence)
+    if found == same_as(*asked.configured):
+        return _with(asked, sentence=f"the orientation is right ({verdict.reason})")
+    sentence = (
+        f"the frames ask for gain_rot {found[0]} and gain_flip {found[1]}, not "
+        f"{asked.configured[0]} and {asked.configured[1]} ({verdict.reason}): correct the camera's "
+        "gain_rotation and gain_flip"
+    )
+    return _with(asked, flag="gain_orientation", sentence=sentence)
+
+
+def same_as(rotation: int, flip: int) -> tuple[int, int]:
+    """Return the member of `ORIENTATIONS` that a rotation and flip come to: 2, 1 is 0, 2."""
+    if (rotation, flip) in ORIENTATIONS:
+        return rotation, flip
+    return (rotation + 2) % 4, 3 - flip
+
+
+def _with(check: GainCheck, **changes: Any) -> GainCheck:
+    return msgspec.structs.replace(check, **changes)
+
+
+def _sum_of_frames(movies: Sequence[Path]) -> tuple[np.ndarray, int]:
+    """Add raw frames up, one in memory at a time."""
+    total: np.ndarray | None = None
+    count = 0
+    for path in movies:
+        if count >= ENOUGH_FRAMES:
+            break
+        with open_movie(path) as movie:
+            if total is None:
+                total = np.zeros((movie.ny, movie.nx), np.float32)
+            if total.shape != (movie.ny, movie.nx):
+                raise ValueError(f"{path} is {movie.nx} x {movie.ny} px, unlike the movies before")
+            for _, frame in movie.frames():
+                total += frame
+                count += 1
+    if total is None:
+        raise FileNotFoundError("no movie was given")
+    return total, count
+
+
+def _middle(total: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the same part of both, symmetric about the middle: turning it is turning the whole."""
+    side = min(*total.shape, PART_PX)
+    if (total.shape[0] - total.shape[1]) % 2:
+        return total, gain  # no square is in the middle of both
+    side -= (total.shape[0] - side) % 2
+    return _cut(total, side), _cut(gain, side)
+
+
+def _cut(image: np.ndarray, side: int) -> np.ndarray:
+    top, left = ((size - side) // 2 for size in image.shape)
+    return image[top : top + side, left : left + side]
+
+
+def command(
+    movies: Annotated[list[Path], typer.Argument(help="Movies of one camera mode, uncorrected.")],
+    gain: Annotated[Path, typer.Option(help="Gain reference: MRC or TIFF, multiplied.")],
+    rotation: Annotated[int, typer.Option(help="Configured quarter turns.", min=0, max=3)] = 0,
+    flip: Annotated[int, typer.Option(help="0 none, 1 up-down, 2 left-right.", min=0, max=2)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell which way round a gain belongs. Exit codes: 0 right, 1 wrong or not certain."""
+    check = check_gain(movies, gain, rotation, flip)
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(check)).decode())
+    else:
+        for turns, mirror, correlation in check.scores:
+            typer.echo(f"gain_rot {turns}  gain_flip {mirror}  correlation {correlation:8.4f}")
+        typer.echo(f"{check.flag or 'ok'}: {check.sentence}")
+    raise typer.Exit(1 if check.flag else 0)
