@@ -189,7 +189,7 @@ def lengths(kind: Any) -> str:
 def bounds(kind: Any) -> str:
     """Return the bounds of a number, with a leading comma; nothing when there are none."""
     parts = [
-        f"{sign} {value:,}" if isinstance(value, int) else f"{sign} {value:g}"
+        f"{sign} {value:,.0f}" if float(value).is_integer() else f"{sign} {value:g}"
         for sign, value in (("≥", kind.ge), (">", kind.gt), ("≤", kind.le), ("<", kind.lt))
         if value is not None
     ]
