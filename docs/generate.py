@@ -38,6 +38,10 @@ REFUSALS = {
         "The raw folder cannot be read at the moment.",
         "Check the mount; processing goes on by itself when it is back.",
     ),
+    "VANISHED": (
+        "The files of an exposure were there and are gone before it could be published.",
+        "Put them back; if they were moved to another watched folder they are found there.",
+    ),
     "EMPTY_FILE": ("The file has no bytes.", "Copy it again."),
     "TRUNCATED": (
         "The file ends before its own header or directory says it should.",
@@ -110,6 +114,7 @@ REFUSALS = {
 SETTINGS = {
     "name": "name of the session, from the raw folder",
     "raw": "folder that is watched, absolute; read only",
+    "movies": "folder of the movies, if they are not below `raw`; read only",
     "gain": "gain reference (MRC or TIFF), multiplied; none if the movies are corrected",
     "particle_diameter_A": "longest diameter of the particle; sets picking and box sizes",
     "settle_s": "how long size and time of a file must be unchanged before it is read",

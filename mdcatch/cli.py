@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mdcatch import gain_command, sessions_command
+from mdcatch.launcher.cli import launcher
 from mdcatch.parsers.child import ParserChild
 from mdcatch.parsers.fields import FIELDS
 from mdcatch.parsers.record import Record
@@ -62,6 +64,11 @@ def parse(
             typer.echo(msgspec.json.format(msgspec.json.encode(answer)).decode())
         else:
             _show(file.name, record)
+
+
+sessions_command.register(app)
+gain_command.register(app)
+app.command("launcher")(launcher)
 
 
 def main() -> None:

@@ -3,25 +3,32 @@
 from pathlib import Path
 
 from mdcatch.config import MdcatchConfig
-from mdcatch.service import Mdcatch
-from mdcatch.source import EpuSource
+from mdcatch.patience import Patient
+from mdcatch.service import Mdcatch, Show
+from mdcatch.source import RawSource
 from services.kit.errors import Misuse
 
 
-def build(config: MdcatchConfig) -> tuple[Mdcatch, EpuSource]:
+def build(config: MdcatchConfig, show: Show | None = None) -> tuple[Mdcatch, Patient]:
     """Return the service and its source.
 
     Parameters
     ----------
     config
         Values of the site and of the person.
+    show
+        Writes what is shown of the state.
 
     Raises
     ------
     Misuse
-        When the raw folder is not an absolute path below "/".
+        When a folder is not an absolute path below "/", or given twice.
     """
-    raw = Path(config.raw)
-    if not raw.is_absolute() or raw == Path(raw.anchor) or ".." in raw.parts:
-        raise Misuse(f"raw is {config.raw!r}: give the absolute path of a session's folder")
-    return Mdcatch(config), EpuSource(config)
+    folders = [config.raw, *(root.path for root in config.roots)]
+    for name, folder in zip(["raw", *["roots"] * len(config.roots)], folders, strict=True):
+        path = Path(folder)
+        if not path.is_absolute() or path == Path(path.anchor) or ".." in path.parts:
+            raise Misuse(f"{name} is {folder!r}: give the absolute path of a session's folder")
+        if folders.count(folder) > 1:
+            raise Misuse(f"{name} is {folder!r} twice: give each folder once")
+    return Mdcatch(config, show), Patient(RawSource(config))

@@ -1,18 +1,20 @@
 """The watched tree as the watcher sees it: read-only, no links followed.
 
-Source: acquisition.md section 8 (12); reliability.md section 2.11.
+Source: acquisition.md sections 2.9 and 8 (4, 12); reliability.md section 2.11.
 """
 
 import hashlib
 import os
-import stat
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from algorithms.formats.movie import Structure, structure_of
+from mdcatch.parsers.beneath import open_beneath
+from mdcatch.parsers.child import ParserChild
+from mdcatch.parsers.record import Record
 from mdcatch.settle import Facts
 
 DIGEST_END = 64 * 2**10  # bytes at either end of a file that enter its digest
+HEADER = 1024  # bytes at the start of a movie that are no data
 
 
 class Entry(NamedTuple):
@@ -21,10 +23,23 @@ class Entry(NamedTuple):
     name: str
     is_folder: bool
     regular: bool = True
+    inode: int = 0
+
+
+class Ends(NamedTuple):
+    """What the two ends of a file say.
+
+    `digest` tells files of one session apart and survives a share that comes back with other
+    inode numbers; it is no checksum of every byte. `unwritten` tells that data begin but do not
+    end: the file was made at its full size, and its writer has not come to its end.
+    """
+
+    digest: str
+    unwritten: bool = False
 
 
 class Tree(Protocol):
-    """What the watcher asks of a file system; paths are below the raw root, "" is the root."""
+    """What the watcher asks of a file system; paths are below a root, "" is the root."""
 
     def changed(self, folder: str) -> int:
         """Return a folder's modification time in ns."""
@@ -38,37 +53,41 @@ class Tree(Protocol):
         """Return what identifies the present state of a file; None when it is not there."""
         ...
 
-    def read(self, path: str, limit: int) -> bytes:
-        """Return at most `limit` bytes of a file."""
+    def record(self, path: str) -> Record:
+        """Return what a metadata file, or a movie's header, says; raises `Refused`."""
         ...
 
-    def structure(self, path: str) -> Structure:
-        """Return what a movie's headers say; raises `FormatError`."""
-        ...
-
-    def digest(self, path: str, facts: Facts) -> str | None:
-        """Return the digest of a file, None if `facts` are past."""
+    def ends(self, path: str, facts: Facts) -> Ends | None:
+        """Return what a file's ends say, None if `facts` are past."""
         ...
 
 
-class Disk:
-    """A folder on disk."""
+class Folder:
+    """A folder on disk, as far as names and times tell.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    """
 
     def __init__(self, root: Path):
         self.root = root
+        self._start = f"{root}/"
 
     def changed(self, folder: str) -> int:
         """Return a folder's modification time in ns."""
-        return os.stat(self.root / folder).st_mtime_ns
+        return os.stat(self._start + folder).st_mtime_ns
 
     def entries(self, folder: str) -> list[Entry]:
         """Return a folder's names, in order."""
-        with os.scandir(self.root / folder) as found:
+        with os.scandir(self._start + folder) as found:
             return sorted(
                 Entry(
                     entry.name,
                     entry.is_dir(follow_symlinks=False),
                     entry.is_file(follow_symlinks=False),
+                    entry.inode(),
                 )
                 for entry in found
             )
@@ -76,40 +95,64 @@ class Disk:
     def facts(self, path: str) -> Facts | None:
         """Return what identifies the present state of a file; None when it is not there."""
         try:
-            found = os.lstat(self.root / path)
+            found = os.lstat(self._start + path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         return Facts(found.st_size, found.st_mtime_ns, found.st_ino)
 
-    def read(self, path: str, limit: int) -> bytes:
-        """Return at most `limit` bytes of a file."""
-        with open(self._open(path), "rb") as file:
-            return file.read(limit)
 
-    def structure(self, path: str) -> Structure:
-        """Return what a movie's headers say; raises `FormatError`."""
-        return structure_of(self.root / path)
+class Disk(Folder):
+    """A folder on disk whose files are read.
 
-    def digest(self, path: str, facts: Facts) -> str | None:
-        """Return SHA-256 over size (decimal text), first and last 64 KiB; None if `facts` are past.
+    Parameters
+    ----------
+    root
+        The folder.
+    child
+        Parses files below it.
+    """
 
-        It tells files of one session apart and survives a share that comes back with other
-        inode numbers; it is no checksum of every byte.
+    def __init__(self, root: Path, child: ParserChild):
+        super().__init__(root)
+        self._child = child
+
+    def record(self, path: str) -> Record:
+        """Return what a file says, as the parser child reads it; raises `Refused`."""
+        return self._child.parse(self._start + path, path)
+
+    def ends(self, path: str, facts: Facts) -> Ends | None:
+        """Return the digest of size, first and last 64 KiB; None if `facts` are past.
+
+        Opening a file makes clients of a share ask the server: what is found out here is newer
+        than what a look at the name shows.
         """
-        with open(self._open(path), "rb") as file:
+        descriptor = open_beneath(str(self.root), path)
+        try:
             size = facts.size
-            total = hashlib.sha256(str(size).encode())
-            total.update(file.read(min(size, DIGEST_END)))
-            file.seek(max(0, size - DIGEST_END))
-            total.update(file.read(min(size, DIGEST_END)))
-            now = os.fstat(file.fileno())
-        if Facts(now.st_size, now.st_mtime_ns, now.st_ino) != facts:
-            return None
-        return total.hexdigest()
-
-    def _open(self, path: str) -> int:
-        descriptor = os.open(self.root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            first = os.pread(descriptor, min(size, DIGEST_END), 0)
+            last = os.pread(descriptor, min(size, DIGEST_END), max(0, size - DIGEST_END))
+            now = os.fstat(descriptor)
+        finally:
             os.close(descriptor)
-            raise OSError(f"{path} is not a regular file")
-        return descriptor
+        # The inode is left out: some shares give another one to every look.
+        if (now.st_size, now.st_mtime_ns) != (facts.size, facts.mtime_ns):
+            return None
+        return Ends(digest_of(size, first, last), is_unwritten(size, first, last))
+
+
+def digest_of(size: int, first: bytes, last: bytes) -> str:
+    """Return SHA-256 over a file's size and its two ends."""
+    total = hashlib.sha256(str(size).encode())
+    total.update(first)
+    total.update(last)
+    return total.hexdigest()
+
+
+def is_unwritten(size: int, first: bytes, last: bytes) -> bool:
+    """Tell whether a file has data at its start and nothing but zeros at its end.
+
+    No camera writes that: even a sparse counting frame has electrons somewhere in 64 KiB. A file
+    without any data is no such file: its writer has left it so.
+    """
+    tail = last[-max(1, min(DIGEST_END, size // 4)) :]
+    return tail.count(0) == len(tail) and any(first[HEADER:])

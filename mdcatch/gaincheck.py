@@ -8,11 +8,10 @@ Source: acquisition.md sections 2.5, 3.3 and 10 (8); preprocessing.md section 1.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
-import typer
 
 from algorithms.formats.errors import FormatError
 from algorithms.formats.gain import load_gain
@@ -146,21 +145,3 @@ def _middle(total: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _cut(image: np.ndarray, side: int) -> np.ndarray:
     top, left = ((size - side) // 2 for size in image.shape)
     return image[top : top + side, left : left + side]
-
-
-def command(
-    movies: Annotated[list[Path], typer.Argument(help="Movies of one camera mode, uncorrected.")],
-    gain: Annotated[Path, typer.Option(help="Gain reference: MRC or TIFF, multiplied.")],
-    rotation: Annotated[int, typer.Option(help="Configured quarter turns.", min=0, max=3)] = 0,
-    flip: Annotated[int, typer.Option(help="0 none, 1 up-down, 2 left-right.", min=0, max=2)] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Tell which way round a gain belongs. Exit codes: 0 right, 1 wrong or not certain."""
-    check = check_gain(movies, gain, rotation, flip)
-    if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(check)).decode())
-    else:
-        for turns, mirror, correlation in check.scores:
-            typer.echo(f"gain_rot {turns}  gain_flip {mirror}  correlation {correlation:8.4f}")
-        typer.echo(f"{check.flag or 'ok'}: {check.sentence}")
-    raise typer.Exit(1 if check.flag else 0)

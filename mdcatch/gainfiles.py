@@ -34,11 +34,15 @@ _ANY_YEAR = datetime(2000, 7, 1)
 
 
 class Choice(NamedTuple):
-    """A gain file, why it, and a flag where a person should look."""
+    """A gain file, why it, and a flag where a person should look.
+
+    `of_session`: nothing ties it to this movie more than to others of the session.
+    """
 
     path: str | None
     reason: str
     flag: str = ""  # gain_missing, gain_by_date, gain_by_order, gain_unreadable
+    of_session: bool = False
 
 
 def choose_gain(
@@ -81,14 +85,16 @@ def choose_gain(
         reason = f"{absent}{_name(dated)} is the newest before the movie"
         return Choice(dated, reason, "gain_by_date")
     why = f"{stated} is stated by the metadata and not there" if stated else "no file fits"
-    return Choice(None, why, "gain_missing")
+    return Choice(None, why, "gain_missing", of_session=not stated)
 
 
 def _of_patterns(near: list[str], camera: Camera | None) -> Choice | None:
     """Return the nearest file that the camera's patterns name, else the built-in ones of EPU."""
     is_gain = camera.is_gain if camera is not None and camera.gain else _is_usual
     found = next((path for path in near if is_gain(_name(path))), None)
-    return None if found is None else Choice(found, f"{_name(found)} is named like a gain")
+    if found is None:
+        return None
+    return Choice(found, f"{_name(found)} is named like a gain", of_session=True)
 
 
 def _is_usual(name: str) -> bool:
@@ -101,7 +107,8 @@ def _of_serialem(near: list[str], when: datetime | None) -> Choice | None:
     if newest is not None:
         return Choice(newest, f"{_name(newest)} is the newest before the movie")
     if len(references) == 1:
-        return Choice(references[0], "the only reference beside the movie", "gain_by_order")
+        only = "the only reference beside the movie"
+        return Choice(references[0], only, "gain_by_order", of_session=True)
     return None
 
 
@@ -109,7 +116,8 @@ def _readable(choice: Choice) -> Choice:
     path = choice.path or ""
     if not path.lower().endswith((".dm3", ".dm4")):
         return choice
-    return Choice(path, f"{_name(path)} has to be converted to MRC or TIFF", "gain_unreadable")
+    why = f"{_name(path)} has to be converted to MRC or TIFF"
+    return choice._replace(reason=why, flag="gain_unreadable")
 
 
 def needs_gain(format: str, detector_id: str | None, gain_corrected: bool | None = None) -> bool:

@@ -1,11 +1,18 @@
-"""Which gain reference goes with the session's movies. Pure.
+"""Which gain reference goes with the session's movies: those seen so far, and the choice. Pure.
 
-Source: acquisition.md sections 1.10, 2.2 and 2.5.
+Source: acquisition.md sections 1.10, 2.2, 2.5 and 3.3.
 """
+
+from collections.abc import Iterable, Iterator
+
+from mdcatch.gainfiles import Choice, choose_gain
+from services.kit.sitetables import Camera
+
+FEW = 20  # gains of a folder that are compared; EPU repeats the same one beside every movie
 
 
 class Gains:
-    """Gain files seen so far; paths are below the raw root.
+    """Gain files seen so far, by the watcher's paths.
 
     Parameters
     ----------
@@ -16,18 +23,31 @@ class Gains:
     def __init__(self, configured: str | None):
         self._configured = configured
         self._seen: dict[str, set[str]] = {}
+        self._in_folders: list[str] = []
         self._current: str | None = None
 
     def add(self, path: str) -> None:
         """Note a gain file."""
         self._seen.setdefault(path.rpartition("/")[0], set()).add(path)
 
-    def choose(self, movie: str, current: str | None) -> str | None:
-        """Return the gain of a movie, or None.
+    def stock(self, paths: Iterable[str]) -> None:
+        """Take the present contents of the site's gain folders."""
+        self._in_folders = sorted(paths)
 
-        One file serves the session, as long as it exists: EPU repeats the same reference beside
-        many movies. The first is the nearest: beside the movie, then in each folder above it up
-        to the raw root; by name where there are several.
+    def choose(
+        self,
+        movie: str,
+        current: str | None,
+        *,
+        stated: str | None = None,
+        camera: Camera | None = None,
+        acquired_at: str | None = None,
+    ) -> Choice:
+        """Return the gain of a movie.
+
+        Where metadata name it, or SerialEM dates it, that decides. Else one file serves the
+        session, as long as it exists, for EPU repeats the same reference beside many movies: the
+        nearest to the first movie, beside it, then in each folder above it up to the root.
 
         Parameters
         ----------
@@ -35,21 +55,31 @@ class Gains:
             Path of the movie.
         current
             The gain of the movies settled before.
+        stated
+            Base name that metadata or header state.
+        camera
+            Of the site, for its patterns.
+        acquired_at
+            ISO 8601, where the metadata tells it.
         """
         if self._configured is not None:
-            return self._configured
+            return Choice(self._configured, "given by a person")
+        near = list(self._near(movie))
+        choice = choose_gain(movie, stated, camera, near, self._in_folders, acquired_at)
+        if not choice.of_session:
+            return choice
         self._current = self._current or current
-        if self._current is None or self._current not in self._in_folder_of(self._current):
-            self._current = self._nearest(movie)
-        return self._current
+        if self._current is None or self._current not in self._beside(self._current):
+            self._current = choice.path
+        if self._current is None or self._current == choice.path:
+            return choice
+        return Choice(self._current, "the session's gain", choice.flag if choice.path else "")
 
-    def _nearest(self, movie: str) -> str | None:
+    def _near(self, movie: str) -> Iterator[str]:
         path = movie
         while path:
-            if found := self._in_folder_of(path):
-                return min(found)
+            yield from sorted(self._beside(path))[:FEW]
             path = path.rpartition("/")[0]
-        return None
 
-    def _in_folder_of(self, path: str) -> set[str]:
+    def _beside(self, path: str) -> set[str]:
         return self._seen.get(path.rpartition("/")[0], set())

@@ -1,6 +1,6 @@
-"""What file names mean in an EPU tree, and which names are let in.
+"""What file names mean in the trees of EPU, SerialEM and TFS Tomography, and which are let in.
 
-Source: acquisition.md sections 2.2 and 8.2; reliability.md section 2.11 (file names).
+Source: acquisition.md sections 2.2, 3.1, 4 and 8.2; reliability.md section 2.11 (file names).
 """
 
 import re
@@ -15,9 +15,13 @@ class Role(StrEnum):
     """What a file is to the watcher."""
 
     MOVIE = "movie"
-    IMAGE = "image"  # EPU's sum, or a movie without a suffix: the number of sections decides
-    METADATA = "metadata"
+    IMAGE = "image"  # a sum, or a movie without EPU's suffix: the number of sections decides
+    METADATA = "metadata"  # XML of one exposure
+    MDOC = "mdoc"  # sections that each name a movie
+    FRACTIONS = "fractions"  # the camera's own list of what it wrote: a witness
+    SESSION = "session"  # EpuSession.dm
     GAIN = "gain"
+    DEFECTS = "defects"
     IGNORED = "ignored"
 
 
@@ -25,12 +29,14 @@ class FileName(NamedTuple):
     """A file's role and the exposure it belongs to.
 
     `identity` is the path without the movie suffix or ".xml"; `exposure` is True when the name
-    alone tells that there is an exposure (an XML of another name counts once its movie is there).
+    alone tells that there is an exposure (an XML of another name counts once its movie is there);
+    `foreign` is True for names that EPU would not give: in its trees they mean nothing.
     """
 
     role: Role
     identity: str = ""
     exposure: bool = False
+    foreign: bool = False
 
 
 class Identifiers(NamedTuple):
@@ -44,37 +50,59 @@ class Identifiers(NamedTuple):
 _FLAGS = re.IGNORECASE | re.ASCII | re.DOTALL
 _STEM = r"FoilHole_(?P<hole>\d+)_Data_(?P<area>\d+)_\d+_\d{8}_\d{4,6}"
 _TEMPORARY = re.compile(r"[.~].*|.*\.(tmp|part|partial|filepart|downloading|crdownload)", _FLAGS)
-_GAIN = re.compile(r"(.*[_-]gain([_-]ref)?|gain)\.(mrc|tiff?|gain)|.*\.gain", _FLAGS)
+_GAIN = re.compile(
+    r"(.*[_-]gain([_-]ref)?|gain)\.(mrc|tiff?|gain)|.*\.gain"
+    r"|(CountRef|SuperRef)_.*\.(dm4|mrc|tiff?)",
+    _FLAGS,
+)
+_DEFECTS = re.compile(r"defects_.*\.txt", _FLAGS)
 # Ordered: the first that fits decides. A K2 of old EPU writes stem-<n>.mrc next to stem.mrc.
 _MOVIES: tuple[tuple[re.Pattern[str], Role], ...] = (
     (re.compile(r"(?P<stem>.+)_fractions\.(mrcs?|tiff?)", _FLAGS), Role.MOVIE),
-    (re.compile(r"(?P<stem>.+?)(_EER)?\.eer", _FLAGS), Role.MOVIE),
+    (re.compile(r"(?P<stem>.+?)_EER\.eer", _FLAGS), Role.MOVIE),
+    (re.compile(rf"(?P<stem>{_STEM})\.eer", _FLAGS), Role.MOVIE),
     (re.compile(rf"(?P<stem>{_STEM})-\d+\.mrcs?", _FLAGS), Role.MOVIE),
     (re.compile(rf"(?P<stem>{_STEM}(-\d+)?)\.(mrcs?|tiff?)", _FLAGS), Role.IMAGE),
 )
 _EXPOSURE = re.compile(rf"{_STEM}(-\d+)?", _FLAGS)
-_PREVIEW = re.compile(r"(FoilHole_\d+_\d{8}_\d+|GridSquare_.*|Tile_.*|Atlas_.*)\.xml", _FLAGS)
+_PREVIEW = re.compile(
+    r"(FoilHole_\d+_\d{8}_\d+|GridSquare_.*|Tile_.*|Atlas_.*)\.(xml|mrcs?|tiff?)", _FLAGS
+)
+_FOREIGN = re.compile(r"(?P<stem>.+)\.(mrcs?|tiff?|eer)", _FLAGS)
+_MDOC = re.compile(r"(?P<stem>.+?)(\.(mrcs?|tiff?|eer|st))?\.(mdoc|idoc)", _FLAGS)
 _GRID_SQUARE = re.compile(r"GridSquare_(\d+)", _FLAGS)
 _ALLOWED = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9._+ -]*")
 
 
 def classify(path: str) -> FileName:
-    """Tell a file's role by its path below the raw root."""
+    """Tell a file's role by its path below a root."""
     folder, slash, name = path.rpartition("/")
     if is_temporary(name):
         return FileName(Role.IGNORED)
     if _GAIN.fullmatch(name):
         return FileName(Role.GAIN)
+    here = folder + slash
     for pattern, role in _MOVIES:
         if found := pattern.fullmatch(name):
-            return FileName(role, folder + slash + found["stem"], role is Role.MOVIE)
-    if name.lower().endswith(".xml"):
-        stem = name[:-4]
-        if stem.lower().endswith("_fractions") or _PREVIEW.fullmatch(name):
-            return FileName(Role.IGNORED)
-        exposure = _EXPOSURE.fullmatch(stem) is not None
-        return FileName(Role.METADATA, folder + slash + stem, exposure)
-    return FileName(Role.IGNORED)
+            return FileName(role, here + found["stem"], role is Role.MOVIE)
+    return _other(here, name)
+
+
+def _other(here: str, name: str) -> FileName:
+    if _PREVIEW.fullmatch(name):
+        return FileName(Role.IGNORED)
+    if found := _FOREIGN.fullmatch(name):
+        return FileName(Role.IMAGE, here + found["stem"], foreign=True)
+    if found := _MDOC.fullmatch(name):
+        return FileName(Role.MDOC, here + found["stem"], foreign=True)
+    lower = name.lower()
+    if lower.endswith("_fractions.xml"):
+        return FileName(Role.FRACTIONS, here + name[: -len("_fractions.xml")])
+    if lower.endswith(".xml"):
+        return FileName(Role.METADATA, here + name[:-4], _EXPOSURE.fullmatch(name[:-4]) is not None)
+    if lower == "epusession.dm":
+        return FileName(Role.SESSION)
+    return FileName(Role.DEFECTS if _DEFECTS.fullmatch(name) else Role.IGNORED)
 
 
 def is_temporary(name: str) -> bool:

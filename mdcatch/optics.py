@@ -1,10 +1,11 @@
 """Optics groups while the session runs: numbered by first appearance, never renumbered. Pure.
 
-Exposures of one group share voltage, Cs, amplitude contrast, movie pixel and magnification, and
-either the acquisition area of EPU's template (the default: exact for stage shift, coarse for AFIS)
-or a cluster of beam shifts: the nearest centre within a threshold, else a new group. A centre is
-the mean of its members so far, so the numbering depends on the order of the exposures and on
-nothing else.
+Exposures of one group share session, voltage, Cs, amplitude contrast, movie pixel, magnification,
+detector, slit and phase plate, the acquisition area of the template, and a cluster of beam shifts:
+the nearest centre within a threshold, else a new group. A centre is the mean of its members so
+far, so the numbering depends on the order of the exposures and on nothing else.
+
+The threshold is half the distance of neighbours that are known to be apart, `spacing.Spread`.
 
 Source: acquisition.md section 2.8 (c), (d).
 """
@@ -14,36 +15,88 @@ from typing import NamedTuple
 
 import msgspec
 
+from mdcatch.spacing import Shot
 from services.kit.events import MovieSettled, OpticsGrouped
 
 SAME = 1e-4  # relative; calibrations differ by more, repeated text of one value by less
+SPARSE = 2.0  # with fewer members per group than this, neighbours may still be split
 
 
-class OpticsKey(NamedTuple):
-    """What tells groups apart."""
+class Class(NamedTuple):
+    """What all exposures of a group have in common but place and beam shift."""
 
-    voltage_kV: float
-    spherical_aberration_mm: float
-    amplitude_contrast: float
-    pixel_size_A: float
-    magnification: float | None
-    area: str
-    beam_shift: tuple[float, float] | None
-
-
-class Group(msgspec.Struct):
-    """One group; the last four fields come from its members."""
-
-    number: int
-    name: str
     voltage_kV: float
     spherical_aberration_mm: float
     amplitude_contrast: float
     pixel_size_A: float
     magnification: float | None = None
+    session: str = ""
+    detector: str = ""
+    slit: float | None = None  # eV; 0 is a slit that is out
+    phase_plate: bool | None = None
+
+    def is_same(self, other: "Class") -> bool:
+        """Tell whether two are the same up to the rounding of their texts."""
+        if self == other:
+            return True
+        if self[5:] != other[5:] or (self.magnification is None) != (other.magnification is None):
+            return False
+        return all(
+            math.isclose(a or 1.0, b or 1.0, rel_tol=SAME)
+            for a, b in zip(self[:5], other[:5], strict=True)
+        )
+
+
+class OpticsKey(NamedTuple):
+    """What tells groups apart."""
+
+    optics: Class
+    area: str = ""
+    beam_shift: tuple[float, float] | None = None
+
+
+class Group(msgspec.Struct):
+    """One group; the last two fields come from its members."""
+
+    number: int
+    name: str
+    optics: Class
     area: str = ""
     centre: tuple[float, float] | None = None
     members: int = 0
+
+
+def class_of(movie: MovieSettled) -> Class:
+    """Return the class of a published movie."""
+    return Class(
+        movie.voltage_kV,
+        movie.spherical_aberration_mm,
+        movie.amplitude_contrast,
+        movie.pixel_size_A,
+        movie.magnification,
+        movie.session,
+        movie.detector,
+        slit_of(movie.slit_inserted, movie.slit_width_eV),
+        movie.phase_plate,
+    )
+
+
+def slit_of(inserted: bool | None, width_eV: float | None) -> float | None:
+    """Return the width of the energy slit, 0 when it is out, None when that is unknown."""
+    return 0.0 if inserted is False else width_eV
+
+
+def shift_of(movie: MovieSettled) -> tuple[float, float] | None:
+    """Return the shift that tells groups apart: EPU moves the beam, SerialEM the image."""
+    return movie.beam_shift if movie.beam_shift is not None else movie.image_shift
+
+
+def shot_of(movie: MovieSettled) -> Shot | None:
+    """Return where a movie was taken, None when that is not known well enough."""
+    shift, stage = shift_of(movie), movie.stage_um
+    if shift is None or stage is None or not movie.foil_hole:
+        return None
+    return Shot(stage[0], stage[1], movie.foil_hole, movie.acquisition_area, shift)
 
 
 def find(groups: list[Group], key: OpticsKey, threshold: float | None) -> Group | None:
@@ -59,12 +112,12 @@ def find(groups: list[Group], key: OpticsKey, threshold: float | None) -> Group 
         Largest distance of a beam shift from a group's centre, in the microscope's unit; None to
         group by acquisition area.
     """
-    candidates = [group for group in groups if _same_optics(group, key)]
+    mine = [g for g in groups if g.area == key.area and g.optics.is_same(key.optics)]
     if threshold is None or key.beam_shift is None:
-        return next((g for g in candidates if g.area == key.area), None)
+        return mine[0] if mine else None
     distances = [
         (math.dist(group.centre, key.beam_shift), group.number, group)
-        for group in candidates
+        for group in mine
         if group.centre is not None
     ]
     if not distances:
@@ -73,55 +126,47 @@ def find(groups: list[Group], key: OpticsKey, threshold: float | None) -> Group 
     return group if distance <= threshold else None
 
 
-def opened(groups: list[Group], key: OpticsKey) -> OpticsGrouped:
+def opened(groups: list[Group], key: OpticsKey, *, provisional: bool = False) -> OpticsGrouped:
     """Return the event that opens a new group for `key`."""
     number = len(groups) + 1
     return OpticsGrouped(
         optics_group=number,
         name=f"opticsGroup{number}",
-        voltage_kV=key.voltage_kV,
-        spherical_aberration_mm=key.spherical_aberration_mm,
-        amplitude_contrast=key.amplitude_contrast,
-        pixel_size_A=key.pixel_size_A,
+        voltage_kV=key.optics.voltage_kV,
+        spherical_aberration_mm=key.optics.spherical_aberration_mm,
+        amplitude_contrast=key.optics.amplitude_contrast,
+        pixel_size_A=key.optics.pixel_size_A,
+        session=key.optics.session,
+        acquisition_area=key.area,
+        provisional=provisional,
     )
 
 
 def add_group(groups: list[Group], event: OpticsGrouped) -> None:
     """Fold: a group was opened."""
-    groups.append(
-        Group(
-            number=event.optics_group,
-            name=event.name,
-            voltage_kV=event.voltage_kV,
-            spherical_aberration_mm=event.spherical_aberration_mm,
-            amplitude_contrast=event.amplitude_contrast,
-            pixel_size_A=event.pixel_size_A,
-        )
+    optics = Class(
+        event.voltage_kV,
+        event.spherical_aberration_mm,
+        event.amplitude_contrast,
+        event.pixel_size_A,
+        session=event.session,
     )
+    groups.append(Group(event.optics_group, event.name, optics, event.acquisition_area))
 
 
 def add_member(groups: list[Group], movie: MovieSettled) -> None:
-    """Fold: a movie joined its group; the first member says where the group is."""
+    """Fold: a movie joined its group; the first member says what and where the group is."""
     group = groups[movie.optics_group - 1]
     group.members += 1
     if group.members == 1:
-        group.magnification, group.area = movie.magnification, movie.acquisition_area
-    if movie.beam_shift is not None:
-        (x, y), weight = group.centre or movie.beam_shift, 1.0 / group.members
-        dx, dy = movie.beam_shift[0] - x, movie.beam_shift[1] - y
-        group.centre = (x + weight * dx, y + weight * dy)
+        group.optics, group.area = class_of(movie), movie.acquisition_area
+    shift = shift_of(movie)
+    if shift is not None:
+        (x, y), weight = group.centre or shift, 1.0 / group.members
+        group.centre = (x + weight * (shift[0] - x), y + weight * (shift[1] - y))
 
 
-def _same_optics(group: Group, key: OpticsKey) -> bool:
-    if (group.magnification is None) != (key.magnification is None):
-        return False
-    return all(
-        math.isclose(a, b, rel_tol=SAME)
-        for a, b in (
-            (group.pixel_size_A, key.pixel_size_A),
-            (group.magnification or 1.0, key.magnification or 1.0),
-            (group.voltage_kV, key.voltage_kV),
-            (group.spherical_aberration_mm, key.spherical_aberration_mm),
-            (group.amplitude_contrast, key.amplitude_contrast),
-        )
-    )
+def is_sparse(groups: list[Group], key: OpticsKey) -> bool:
+    """Tell whether the groups of a class have too few members to be trusted."""
+    members = [group.members for group in groups if group.optics.is_same(key.optics)]
+    return not members or sum(members) < SPARSE * len(members)

@@ -1,26 +1,37 @@
-"""mdcatch's ledger and its decisions: stimuli in, events out, state by folding events. Pure.
+"""mdcatch's decisions: stimuli in, events out. Pure but for the links and the status file.
 
-`seen = settled + refused + waiting + pending` always; an exposure is published once, whatever is
-told again after a restart, and a refused one whose files change and then pass is published.
+An exposure is published once, whatever is told again after a restart; a refused one whose files
+change and then pass is published; one that was published with inherited values, or whose file was
+replaced, is published again, and an event says why.
 
 Source: architecture.md sections 3 and 4; acquisition.md sections 8 and 9.
 """
 
-from collections.abc import Container
-from enum import StrEnum
+from collections.abc import Container, Iterator
+from typing import Protocol
 
 import msgspec
 
-from mdcatch import checks, optics
+from mdcatch import checks, grouping, optics
+from mdcatch.checks import Physics
 from mdcatch.config import MdcatchConfig
+from mdcatch.describe import description, settings_changed
+from mdcatch.ledger import SESSION, Entry, State, Status, closing, fold, refusal
 from mdcatch.stimuli import (
+    Described,
+    MetadataCame,
+    Moved,
     Noticed,
     Opened,
+    Override,
     Quiet,
     Ready,
     Rejected,
+    Replaced,
     RootFound,
     RootLost,
+    RootSeen,
+    SessionMet,
     Waits,
 )
 from services.kit import events
@@ -28,46 +39,21 @@ from services.kit.errors import Code, Refused
 from services.kit.events import Body
 from services.kit.work import Task
 
-SESSION = "session"  # subject of waits that concern no single movie
+__all__ = ["Mdcatch", "State", "Status"]
+
+# A difference in one of these makes another micrograph: the movie is published again.
+_MATTERS = frozenset(
+    {"pixel_size_A", "voltage_kV", "dose_e_A2", "dose_per_frame_e_A2", "frame_doses"}
+    | {"spherical_aberration_mm", "amplitude_contrast", "gain_path", "optics_group"}
+)
+# Differ whenever a movie is published again, and mean nothing.
+_CIRCUMSTANCES = frozenset({"metadata", "metadata_path", "sources", "flags", "complete_by"})
 
 
-class Status(StrEnum):
-    """Where an exposure stands in the ledger."""
+class Show(Protocol):
+    """Writes what people and other programs see of the state."""
 
-    SEEN = "seen"
-    WAITING = "waiting"
-    SETTLED = "settled"
-    REFUSED = "refused"
-
-
-class Entry(msgspec.Struct):
-    """One exposure of the ledger."""
-
-    status: Status = Status.SEEN
-    path: str = ""  # of the movie once it is settled, else of the file that was noticed
-    code: str = ""
-    detail: str = ""
-    digest: str = ""
-
-
-class State(msgspec.Struct):
-    """The fold of mdcatch's own events."""
-
-    name: str = ""
-    raw: str = ""
-    closed: bool = False
-    unavailable: bool = False
-    gain_path: str | None = None  # of the last settled movie
-    exposures: dict[str, Entry] = msgspec.field(default_factory=dict)
-    groups: list[optics.Group] = msgspec.field(default_factory=list)
-    sizes: dict[str, int] = msgspec.field(default_factory=dict)
-
-    def count(self) -> dict[Status, int]:
-        """Return how many exposures have each status."""
-        counts = dict.fromkeys(Status, 0)
-        for entry in self.exposures.values():
-            counts[entry.status] += 1
-        return counts
+    def __call__(self, state: State, *, everything: bool) -> None: ...
 
 
 class Mdcatch:
@@ -77,14 +63,16 @@ class Mdcatch:
     ----------
     config
         Values of the site and of the person.
+    show
+        Writes what is shown of the state; default: nothing.
     """
 
     name = "mdcatch"
     consumes: tuple[str, ...] = ()
     state_type = State
 
-    def __init__(self, config: MdcatchConfig):
-        self._config = config
+    def __init__(self, config: MdcatchConfig, show: Show | None = None):
+        self._config, self._show = config, show
 
     def empty(self) -> State:
         """Return the state before any event."""
@@ -92,44 +80,42 @@ class Mdcatch:
 
     def apply(self, state: State, body: Body, at: float) -> None:
         """Fold one own event into the state."""
-        match body:
-            case events.SessionOpened():
-                state.name, state.raw = body.name, body.raw
-            case events.SessionReopened():
-                state.raw, state.closed = body.raw, False
-            case events.SessionClosed():
-                state.closed = True
-            case events.MovieSeen():
-                state.exposures[body.movie] = Entry(path=body.path)
-            case events.MovieSettled():
-                _settle(state, body)
-            case events.MovieRefused():
-                _note(state, body.movie, Status.REFUSED, body.code, body.detail)
-            case events.OpticsGrouped():
-                optics.add_group(state.groups, body)
-            case events.WaitStarted() | events.WaitEnded() if body.subject == SESSION:
-                state.unavailable = isinstance(body, events.WaitStarted)
-            case events.WaitStarted():
-                _note(state, body.subject, Status.WAITING, body.code, body.detail)
-            case events.WaitEnded():
-                _note(state, body.subject, Status.SEEN, "", "")
+        fold(state, body, at)
 
     def decide(self, state: State, stimulus: object) -> list[Body]:
         """Return the events that follow from a stimulus; none when they are told already."""
         match stimulus:
+            case Noticed() | Waits() | Rejected() | Ready():
+                return list(self._of_exposure(state, stimulus))
+            case MetadataCame() if stimulus.movie in state.lacking:
+                return list(self._update(state, stimulus))
+            case Replaced() | Moved() | Override():
+                return _of_settled(state, stimulus)
+            case Quiet() if not state.closed:
+                return [*grouping.offer(state, self._config), closing(state)]
+            case _:
+                return self._of_session(state, stimulus)
+
+    def _of_session(self, state: State, stimulus: object) -> list[Body]:
+        match stimulus:
             case Opened() if not state.name:
-                return [events.SessionOpened(name=stimulus.name, raw=stimulus.raw, software="EPU")]
+                software = stimulus.software
+                return [
+                    events.SessionOpened(name=stimulus.name, raw=stimulus.raw, software=software)
+                ]
             case Opened():
                 return [events.SessionReopened(raw=stimulus.raw)]
-            case RootLost() if not state.unavailable:
-                wait = {"subject": SESSION, "code": Code.UNAVAILABLE, "detail": stimulus.detail}
-                return [events.WaitStarted(**wait)]
-            case RootFound() if state.unavailable:
-                return [events.WaitEnded(subject=SESSION, code=Code.UNAVAILABLE)]
-            case Quiet() if not state.closed:
-                return [_closing(state)]
-            case Noticed() | Waits() | Rejected() | Ready():
-                return self._of_exposure(state, stimulus)
+            case RootSeen() if stimulus.path not in state.roots:
+                return [_added(state, stimulus)]
+            case RootLost() if stimulus.root not in state.lost:
+                return [_lost(stimulus)]
+            case RootFound() if stimulus.root in state.lost:
+                return [events.WaitEnded(subject=stimulus.root, code=Code.UNAVAILABLE)]
+            case SessionMet() if stimulus.session not in state.sessions:
+                return [events.SessionFound(**msgspec.structs.asdict(stimulus))]
+            case Described():
+                body = description(stimulus)
+                return [] if state.described.get(stimulus.session) == body else [body]
         return []
 
     def want(self, state: State, room: int, running: Container[str]) -> list[Task]:
@@ -145,13 +131,17 @@ class Mdcatch:
         return []
 
     def render(self, state: State, *, everything: bool) -> None:
-        """Write views: none; the journal says it all."""
+        """Write links and status; the journal says it all, the status says it quickly."""
+        if self._show is not None:
+            self._show(state, everything=everything)
 
     def begin(self, state: State) -> None:
-        """Nothing of the project is mdcatch's."""
+        """Nothing of the project is mdcatch's but what `show` writes."""
+        self.render(state, everything=True)
 
     def finish(self, state: State) -> None:
-        """Leave everything as it is."""
+        """Show how the session was left."""
+        self.render(state, everything=True)
 
     def explain(self, body: Body) -> tuple[str, dict[str, object]] | None:
         """Return the log line of an event."""
@@ -167,80 +157,154 @@ class Mdcatch:
                     "optics_group": body.optics_group,
                 }
                 return "INFO", fields | ({"flags": ",".join(body.flags)} if body.flags else {})
-            case events.MovieRefused() | events.WaitStarted():
+            case events.MovieRefused() | events.WaitStarted() | events.MovieChanged():
                 fields = msgspec.structs.asdict(body)
                 subject = str(fields.pop("movie", "") or fields.pop("subject", ""))
                 return "WARNING", {"movie": subject.rpartition("/")[2]} | fields
-        return "INFO", msgspec.structs.asdict(body)
+            case events.OpticsRegrouped():
+                fields = {"groups": body.groups, "differing": body.differing}
+                return None if body.part > 1 else ("INFO", fields)
+            case events.SettingsChanged():
+                changes = (
+                    f"{name} {old} -> {body.after[name]}" for name, old in body.before.items()
+                )
+                return "INFO", {"session": body.session, "changed": ", ".join(changes)}
+        fields = msgspec.structs.asdict(body)
+        return "INFO", {name: value for name, value in fields.items() if value not in (None, "")}
+
+    # ---- one exposure
 
     def _of_exposure(
         self, state: State, stimulus: Noticed | Waits | Rejected | Ready
-    ) -> list[Body]:
+    ) -> Iterator[Body]:
         movie = stimulus.movie
         entry = state.exposures.get(movie)
-        bodies: list[Body] = []
         if entry is None:
             entry = Entry()
-            bodies.append(events.MovieSeen(movie=movie, path=getattr(stimulus, "path", movie)))
+            session = getattr(stimulus, "session", "") or state.session_of(movie)
+            path = getattr(stimulus, "path", movie)
+            yield events.MovieSeen(movie=movie, path=path, session=session)
         if entry.status is Status.SETTLED or isinstance(stimulus, Noticed):
-            return bodies
-        ended: list[Body] = []
-        if entry.status is Status.WAITING:
-            ended.append(events.WaitEnded(subject=movie, code=entry.code))
-        if isinstance(stimulus, Ready):
-            return bodies + ended + self._publish(state, entry, stimulus)
-        told = entry.code == stimulus.code and entry.detail == stimulus.detail
+            return
+        told = (
+            not isinstance(stimulus, Ready)
+            and entry.code == stimulus.code
+            and entry.detail == stimulus.detail
+        )
         if isinstance(stimulus, Waits):
             # A refused exposure stays refused until it passes: a wait would hide the reason.
             if entry.status is Status.REFUSED or (entry.status is Status.WAITING and told):
-                return bodies
-            return [
-                *bodies,
-                *ended,
-                events.WaitStarted(subject=movie, code=stimulus.code, detail=stimulus.detail),
-            ]
-        if entry.status is Status.REFUSED and told:
-            return bodies
-        return bodies + ended + _refusal(movie, stimulus.code, stimulus.detail)
+                return
+        if entry.status is Status.WAITING:
+            yield events.WaitEnded(subject=movie, code=entry.code)
+        match stimulus:
+            case Ready():
+                yield from self._publish(state, entry, stimulus)
+            case Waits():
+                yield events.WaitStarted(
+                    subject=movie, code=stimulus.code, detail=stimulus.detail[:4000]
+                )
+            case Rejected() if not (entry.status is Status.REFUSED and told):
+                yield refusal(movie, stimulus.code, stimulus.detail)
 
-    def _publish(self, state: State, entry: Entry, ready: Ready) -> list[Body]:
-        bodies: list[Body] = []
+    def _publish(self, state: State, entry: Entry, ready: Ready) -> Iterator[Body]:
         try:
-            physics = checks.check(ready, self._config, state.sizes)
-            group = optics.find(state.groups, physics.key, self._config.beam_shift_threshold)
-            if group is None:
-                bodies.append(optics.opened(state.groups, physics.key))
-            number = len(state.groups) + 1 if group is None else group.number
-            bodies.append(checks.publication(ready, physics, number))
+            bodies, body, physics = self._settled(state, ready)
         except Refused as error:
-            if (entry.code, entry.detail) == (error.code, error.detail):
-                return []
-            return _refusal(ready.movie, error.code, error.detail)
-        return bodies
+            if ready.record is None and error.code is Code.MISSING_FIELD:
+                # Nothing is known of it yet: its metadata may still come.
+                detail = f"{ready.path} has no metadata, and nothing to inherit: {error.detail}"
+                yield events.WaitStarted(
+                    subject=ready.movie, code=Code.NO_METADATA, detail=detail[:4000]
+                )
+            elif (entry.code, entry.detail) != (error.code, error.detail):
+                yield refusal(ready.movie, error.code, error.detail)
+            return
+        last = state.last.get(body.session)
+        if last is not None and (changed := settings_changed(last, body)) is not None:
+            yield changed
+        yield from bodies
+        yield body
+        learned = grouping.learned(state, body, physics, self._config)
+        if learned is not None:
+            yield learned
+
+    def _settled(
+        self, state: State, ready: Ready
+    ) -> tuple[list[Body], events.MovieSettled, Physics]:
+        """Return what comes before an exposure's event, the event, and what it is made of.
+
+        Raises
+        ------
+        Refused
+            What `check` and `publication` raise.
+        """
+        session = state.session_of(ready.movie)
+        physics = checks.check(ready, self._config, state.sizes, session, state.last.get(session))
+        threshold = grouping.threshold(state, physics, self._config)
+        provisional = grouping.is_provisional(state, physics, threshold, self._config)
+        group = optics.find(state.groups, physics.key, threshold)
+        number = len(state.groups) + 1 if group is None else group.number
+        link, path = _project_path(state, ready.path)
+        body = checks.publication(
+            ready, physics, number, provisional=provisional, link=link, path=path
+        )
+        before: list[Body] = []
+        if group is None:
+            before.append(optics.opened(state.groups, physics.key, provisional=provisional))
+        return before, body, physics
+
+    def _update(self, state: State, came: MetadataCame) -> Iterator[Body]:
+        """Metadata of a movie that went without have come: compare with what was inherited."""
+        old = state.lacking[came.movie]
+        ready = grouping.as_ready(state, old, came)
+        try:
+            bodies, body, _ = self._settled(state, ready)
+        except Refused as error:
+            yield refusal(came.movie, error.code, error.detail)
+            return
+        changed = tuple(
+            name
+            for name in body.__struct_fields__
+            if name not in _CIRCUMSTANCES and getattr(body, name) != getattr(old, name)
+        )
+        yield events.MovieUpdated(
+            movie=came.movie, metadata_path=came.metadata_path, changed=changed
+        )
+        if _MATTERS.intersection(changed):
+            yield from bodies
+            yield body
 
 
-def _refusal(movie: str, code: Code, detail: str) -> list[Body]:
-    return [events.MovieRefused(movie=movie, code=code, detail=detail[:4000])]
+def _of_settled(state: State, stimulus: Replaced | Moved | Override) -> list[Body]:
+    entry = state.exposures.get(stimulus.movie)
+    match stimulus:
+        case Replaced() if entry is not None and entry.status is Status.SETTLED:
+            return [events.MovieChanged(movie=stimulus.movie, detail=stimulus.detail[:4000])]
+        case Moved() if entry is not None and entry.path != stimulus.path:
+            return [events.MovieMoved(movie=stimulus.movie, path=stimulus.path)]
+        case Override():
+            body = events.MovieOverridden(**msgspec.structs.asdict(stimulus))
+            return [] if state.overrides.get(stimulus.movie) == body else [body]
+    return []
 
 
-def _settle(state: State, body: events.MovieSettled) -> None:
-    state.exposures[body.movie] = Entry(status=Status.SETTLED, path=body.path, digest=body.digest)
-    state.gain_path = body.gain_path or state.gain_path
-    size = checks.size_text(body.width_px, body.height_px)
-    state.sizes[size] = state.sizes.get(size, 0) + 1
-    optics.add_member(state.groups, body)
+def _added(state: State, seen: RootSeen) -> Body:
+    """Name a root in the project: the raw folder is `Movies`, others follow in order."""
+    link = "Movies" if seen.path == state.raw else f"Movies_{len(state.roots) + 1}"
+    return events.RootAdded(link=link, **msgspec.structs.asdict(seen))
 
 
-def _note(state: State, movie: str, status: Status, code: str, detail: str) -> None:
-    entry = state.exposures.setdefault(movie, Entry())
-    entry.status, entry.code, entry.detail = status, code, detail
-
-
-def _closing(state: State) -> events.SessionClosed:
-    counts = state.count()
-    return events.SessionClosed(
-        seen=len(state.exposures),
-        settled=counts[Status.SETTLED],
-        refused=counts[Status.REFUSED],
-        waiting=counts[Status.WAITING] + counts[Status.SEEN],
+def _lost(stimulus: RootLost) -> Body:
+    return events.WaitStarted(
+        subject=stimulus.root or SESSION, code=Code.UNAVAILABLE, detail=stimulus.detail[:4000]
     )
+
+
+def _project_path(state: State, path: str) -> tuple[str | None, str]:
+    """Return the link of a movie's root, None for the raw folder, and the path below it."""
+    if not path.startswith("/"):
+        return None, path
+    roots = [root for root in state.roots.values() if path.startswith(f"{root.path}/")]
+    root = max(roots, key=lambda one: len(one.path), default=None)
+    return (None, path) if root is None else (root.link, path[len(root.path) + 1 :])

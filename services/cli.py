@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from mdcatch.launch.cli import session_app
 from services import stories
 from services.doctor import doctor
 from services.kit import session as sessions
@@ -32,11 +33,19 @@ simulate_app = typer.Typer(no_args_is_help=True, help="A microscope with known t
 keys_app = typer.Typer(no_args_is_help=True, help="CURVE keys, for TCP between hosts.")
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(keys_app, name="keys")
+app.add_typer(session_app, name="session")
 
 ProjectOption = Annotated[
     Path, typer.Option("--project", "-p", help="RELION project folder.", show_default=False)
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
+MoviesOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the movies, if the camera writes them elsewhere (default: by the site's "
+        "roots)."
+    ),
+]
 GainOption = Annotated[
     Path | None,
     typer.Option(
@@ -124,8 +133,9 @@ def up(  # noqa: PLR0913
     project: ProjectOption,
     raw: Annotated[
         Path | None,
-        typer.Option(help="EPU session folder to watch. Needed the first time."),
+        typer.Option(help="Folder of the session: EPU, SerialEM or flat. Needed the first time."),
     ] = None,
+    movies: MoviesOption = None,
     gain: GainOption = None,
     particle_diameter: DiameterOption = None,
     workers: WorkersOption = None,
@@ -145,6 +155,7 @@ def up(  # noqa: PLR0913
     Started again with the same project, it goes on where it was.
     """
     changes = {
+        "movies": movies,
         "gain": gain,
         "particle_diameter_A": particle_diameter,
         "workers": workers,
@@ -161,8 +172,11 @@ def up(  # noqa: PLR0913
 @app.command()
 @_command
 def process(  # noqa: PLR0913
-    folder: Annotated[Path, typer.Argument(help="EPU session folder, already on disk.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of a session that is on disk: EPU, SerialEM or flat.")
+    ],
     project: ProjectOption,
+    movies: MoviesOption = None,
     gain: GainOption = None,
     particle_diameter: DiameterOption = None,
     workers: WorkersOption = None,
@@ -182,8 +196,9 @@ def process(  # noqa: PLR0913
     from services.screen import totals_line
 
     if folder.is_dir() and not any(folder.iterdir()):
-        raise Misuse(f"{folder} is empty: give the EPU session folder")
+        raise Misuse(f"{folder} is empty: give the folder of a session")
     changes = {
+        "movies": movies,
         "gain": gain,
         "particle_diameter_A": particle_diameter,
         "workers": workers,
@@ -272,24 +287,47 @@ def why(
 
 @app.command()
 @_command
-def tail(
+def tail(  # noqa: PLR0913
     project: ProjectOption,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", help="Lines to begin with.")] = 20,
+    service: Annotated[
+        list[str] | None, typer.Option("--service", "-s", help="Of this service; repeatable.")
+    ] = None,
+    level: Annotated[
+        str, typer.Option("--level", "-l", help="Lowest level: DEBUG, INFO, WARNING, ERROR.")
+    ] = "DEBUG",
+    event: Annotated[
+        list[str] | None,
+        typer.Option("--event", "-e", help="Of this event, such as 'movie.*'; repeatable."),
+    ] = None,
+    match: Annotated[
+        list[str] | None,
+        typer.Option("--match", "-m", help="With this text, such as a movie's name; repeatable."),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Not older: 30s, 10m, 2h, 1d, or a time in UTC.")
+    ] = None,
+    as_json: JsonOption = False,
 ) -> int:
-    """Show the log lines of all services, merged by time."""
-    layout = _layout(project)
-    shown = stories.LogTail(layout.logs)
-    for line in shown.last(lines):
-        typer.echo(line)
+    """Show the log lines of all services, merged by time, or those that are asked for."""
+    from services.screen import COLOURS
+    from services.tail import LogTail, make_filter
+
+    wanted = make_filter(service or [], level, event or [], match or [], since)
+    shown = LogTail(_layout(project).logs, wanted)
+    found = shown.last(lines)
     try:
-        while follow:
-            for line in shown.new():
-                typer.echo(line)
+        while True:
+            for line in found:
+                colour = None if as_json else COLOURS.get(line.level)
+                typer.secho(line.as_json() if as_json else line.text, fg=colour)
+            if not follow:
+                return 0
             time.sleep(0.2)
+            found = shown.new()
     except KeyboardInterrupt:
-        pass
-    return 0
+        return 0
 
 
 @app.command()

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from services.kit.ledger import Ledger
 
-_COLOURS = {"WARNING": "yellow", "ERROR": "bold red"}
+COLOURS = {"WARNING": "yellow", "ERROR": "red"}
 _STAGES = {"mdcatch": "movies settled", "prep": "micrographs", "proc": "particles cut out"}
 
 
@@ -74,7 +74,7 @@ class Screen:
         level = words[2] if len(words) > 2 else ""
         if self._bars and level == "INFO":
             return
-        self._console.print(Text(text, style=_COLOURS.get(level, "")))
+        self._console.print(Text(text, style=COLOURS.get(level, "")))
 
     def say(self, text: str) -> None:
         """Show a sentence of our own."""

@@ -74,6 +74,9 @@ def _session(
     given = {name: value for name, value in changes.items() if value is not None}
     if raw is not None:
         given["raw"] = str(sessions.check_raw(raw, layout.project))
+    if given.get("movies") is not None:
+        movies = sessions.check_raw(Path(str(given["movies"])), layout.project, "--movies")
+        given["movies"] = str(movies)
     if layout.session_file.exists():
         before = sessions.load(layout)
         if given.get("raw", before.raw) != before.raw:

@@ -1,8 +1,7 @@
-"""The ledger and a movie's story as text: what `status`, `why` and `tail` print."""
+"""The ledger and a movie's story as text: what `status` and `why` print."""
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 
@@ -99,39 +98,3 @@ def _facts(body: Body) -> str:
         if getattr(body, name, None) not in (None, "")
     ]
     return " ".join(f"{name}={format_value(value)}" for name, value in pairs)
-
-
-class LogTail:
-    """The log files of a project, merged by the time at the start of each line.
-
-    Parameters
-    ----------
-    folder
-        Log folder.
-    """
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-        self._read: dict[Path, int] = {}
-
-    def last(self, count: int) -> list[str]:
-        """Return the last `count` lines."""
-        lines = self.new()
-        return lines[-count:] if count > 0 else []
-
-    def new(self) -> list[str]:
-        """Return the complete lines since the last call."""
-        lines: list[str] = []
-        for path in sorted(self._folder.glob("*.log")):
-            with open(path, "rb") as file:
-                file.seek(self._read.get(path, 0))
-                data = file.read()
-            whole = data.rpartition(b"\n")[0]
-            if whole:
-                self._read[path] = self._read.get(path, 0) + len(whole) + 1
-                lines += whole.decode(errors="replace").split("\n")
-        return sorted(lines, key=_stamp)
-
-
-def _stamp(line: str) -> str:
-    return line.partition(" ")[0]

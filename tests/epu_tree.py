@@ -1,19 +1,21 @@
 """EPU metadata and trees for tests: an image XML writer, a tree in memory, and a drive loop."""
 
 import hashlib
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
-from algorithms.formats.errors import FormatError
-from algorithms.formats.movie import Structure
 from mdcatch.config import MdcatchConfig
-from mdcatch.disk import Entry
+from mdcatch.disk import Ends, Entry
+from mdcatch.parsers import Record, parse
 from mdcatch.service import Mdcatch, State
 from mdcatch.settle import Facts
-from mdcatch.source import EpuSource
+from mdcatch.source import RawSource
 from services.kit import events
+from services.kit.errors import Code, Refused
 
 ARRAYS = "http://schemas.microsoft.com/2003/10/Serialization/Arrays"
 FOLDER = "Images-Disc1/GridSquare_4590776/Data"
@@ -77,12 +79,20 @@ def image_xml(
 
 @dataclass
 class MemoryTree:
-    """A file system in memory: a movie is whole when its content ends with b"END"."""
+    """A file system in memory: a movie is whole when its content ends with b"END".
+
+    b"|3END" has three frames; b"HOLE" at the start has the full size, and zeros at its end. It can
+    behave as a share does: with `is_stale`, names, sizes and times are those of the last `refresh`,
+    as clients cache them, while what is opened is read from the server.
+    """
 
     files: dict[str, bytes] = field(default_factory=dict)
     gone: bool = False
     ticks: int = 0
     times: dict[str, int] = field(default_factory=dict)
+    inodes: int = 0  # added to every inode number: another one after a share came back
+    is_stale: bool = False
+    cache: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def put(self, path: str, content: bytes) -> None:
         """Write a file."""
@@ -90,60 +100,116 @@ class MemoryTree:
         self.ticks += 1
         self.times[path] = self.ticks
 
+    def remove(self, path: str) -> None:
+        """Delete a file."""
+        del self.files[path]
+        self.ticks += 1
+
+    def move(self, path: str, new: str) -> None:
+        """Rename a file; its time stays."""
+        self.files[new], self.times[new] = self.files.pop(path), self.times.pop(path)
+        self.ticks += 1
+
+    def refresh(self) -> None:
+        """Let the client ask the server again."""
+        self.cache = {}
+
     def changed(self, folder: str) -> int:
-        """Return a folder's time: the number of its names serves."""
-        if self.gone:
-            raise FileNotFoundError(2, "No such file or directory")
-        return len(self.files)
+        """Return a folder's time: the number of changes serves."""
+        return self._cached("changed", folder, lambda: self.ticks)
 
     def entries(self, folder: str) -> list[Entry]:
         """Return a folder's names."""
-        prefix = f"{folder}/" if folder else ""
-        rest = {p.removeprefix(prefix) for p in self.files if p.startswith(prefix)}
-        return sorted({Entry(name.partition("/")[0], "/" in name) for name in rest})
+        return self._cached("entries", folder, lambda: self._entries(folder))
 
     def facts(self, path: str) -> Facts | None:
         """Return a file's facts."""
+        return self._cached("facts", path, lambda: self._facts(path))
+
+    def _cached(self, kind: str, path: str, ask: Callable[[], Any]) -> Any:
+        if self.gone:
+            raise FileNotFoundError(2, "No such file or directory")
+        if self.is_stale and (kind, path) in self.cache:
+            return self.cache[kind, path]
+        answer = ask()
+        if answer is not None:
+            self.cache[kind, path] = answer
+        return answer
+
+    def _entries(self, folder: str) -> list[Entry]:
+        prefix = f"{folder}/" if folder else ""
+        rest = {p.removeprefix(prefix) for p in self.files if p.startswith(prefix)}
+        found = sorted({(name.partition("/")[0], "/" in name) for name in rest})
+        return [Entry(name, inner, True, self._inode(prefix + name)) for name, inner in found]
+
+    def _facts(self, path: str) -> Facts | None:
         if path not in self.files:
             return None
-        return Facts(len(self.files[path]), self.times[path], 1)
+        return Facts(len(self.files[path]), self.times[path], self._inode(path))
 
-    def read(self, path: str, limit: int) -> bytes:
-        """Return a file's content."""
-        return self.files[path][:limit]
+    def _inode(self, path: str) -> int:
+        return self.inodes + zlib.crc32(path.encode(errors="surrogateescape"))
 
-    def structure(self, path: str) -> Structure:
-        """Return a movie's structure."""
+    def record(self, path: str) -> Record:
+        """Return what a file says."""
+        if self.gone or path not in self.files:
+            raise FileNotFoundError(2, "No such file or directory")
         content = self.files[path]
+        if path.lower().endswith((".xml", ".mdoc", ".dm")):
+            return parse(content, path)
         if not content:
-            raise FormatError(path, "EMPTY_FILE", "0 bytes")
-        if not content.endswith(b"END"):
-            raise FormatError(path, "TRUNCATED", "the end is missing")
-        return Structure(
-            format="tiff",
-            nx=64,
-            ny=48,
-            n_frames=4,
-            dtype="uint8",
-            compression="lzw",
-            pixel_size_A=None,
-            complete_bytes=len(content),
-        )
+            raise Refused(Code.EMPTY_FILE, "0 bytes")
+        whole = content.endswith(b"END")
+        form = "eer" if path.endswith(".eer") else "mrc" if path.endswith("mrc") else "tiff"
+        record = Record(format=form, kind="movie")
+        record.put("complete", whole, "header")
+        if not whole:
+            record.notes.append("not complete: the end is missing")
+            return record
+        frames = int(content.partition(b"|")[2][:-3] or 4)
+        record.put("n_frames", frames if frames > 1 else None, "header")
+        record.put("movie_size_px" if frames > 1 else "image_size_px", (64, 48), "header")
+        record.put("compression", "lzw" if form == "tiff" else None, "header")
+        return record
 
-    def digest(self, path: str, facts: Facts) -> str | None:
-        """Return a file's digest."""
-        return hashlib.sha256(self.files[path]).hexdigest()
+    def ends(self, path: str, facts: Facts) -> Ends | None:
+        """Return a file's digest; opening it asks the server."""
+        if self.gone or path not in self.files:
+            raise FileNotFoundError(2, "No such file or directory")
+        content = self.files[path]
+        if (len(content), self.times[path]) != (facts.size, facts.mtime_ns):
+            self.cache.pop(("facts", path), None)
+            return None
+        return Ends(hashlib.sha256(content).hexdigest(), content.startswith(b"HOLE"))
+
+
+OPEN: list["Drive"] = []
+
+
+def close_drives() -> None:
+    """Close the sources of all drives: on real folders they have a parser process."""
+    while OPEN:
+        OPEN.pop().source.close()
 
 
 class Drive:
     """Polls a source and folds the service's decisions, as the host does; time is simulated."""
 
-    def __init__(self, config: MdcatchConfig, tree: MemoryTree | None = None, start: float = 100.0):
+    def __init__(
+        self,
+        config: MdcatchConfig,
+        tree: MemoryTree | None = None,
+        start: float = 100.0,
+        trees: dict[str, MemoryTree] | None = None,
+    ):
         self.service = Mdcatch(config)
-        self.source = EpuSource(config, tree, clock=lambda: 0.0)
+        self.source = RawSource(config, tree, dict(trees or {}), clock=lambda: 0.0)
+        self._trees = trees
+        OPEN.append(self)
         self.now = start
         self.state = self.service.empty()
         self.bodies: list[events.Body] = []
+        self.history: list[tuple[events.Body, float]] = []  # of all drives before, too
 
     def step(self, seconds: float = 0.5) -> list[events.Body]:
         """Poll once, then let time pass."""
@@ -152,6 +218,7 @@ class Drive:
         for stimulus in stimuli:
             for body in self.service.decide(self.state, stimulus):
                 self.service.apply(self.state, body, self.now)
+                self.history.append((body, self.now))
                 new.append(body)
                 events.decode(events.encode(body))
         self.bodies += new
@@ -183,9 +250,11 @@ class Drive:
 
     def restarted(self, config: MdcatchConfig, tree: MemoryTree | None = None) -> "Drive":
         """Return a drive whose state is the fold of this one's events, after a snapshot's way."""
-        other = Drive(config, tree, start=self.now + 1000.0)
-        for body in self.bodies:
-            other.service.apply(other.state, body, 0.0)
+        self.source.close()
+        other = Drive(config, tree, start=self.now + 1000.0, trees=self._trees)
+        other.history = list(self.history)
+        for body, at in self.history:
+            other.service.apply(other.state, body, at)
         packed = msgspec.msgpack.encode(other.state)
         assert packed == msgspec.msgpack.encode(self.state)
         other.state = msgspec.msgpack.decode(packed, type=State)
@@ -193,5 +262,5 @@ class Drive:
 
 
 def plain(body: events.MovieSettled) -> events.MovieSettled:
-    """Return an event without what differs between two writings of the same file."""
-    return msgspec.structs.replace(body, mtime_ns=0)
+    """Return an event without what differs between two writings of the same files."""
+    return msgspec.structs.replace(body, mtime_ns=0, complete_by="", optics_provisional=None)

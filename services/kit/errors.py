@@ -21,6 +21,7 @@ class Code(StrEnum):
     NO_METADATA = "NO_METADATA"
     NO_MOVIE = "NO_MOVIE"
     UNAVAILABLE = "UNAVAILABLE"
+    VANISHED = "VANISHED"
     # refused by mdcatch
     EMPTY_FILE = "EMPTY_FILE"
     TRUNCATED = "TRUNCATED"

@@ -24,6 +24,7 @@ LengthA = Annotated[float, Meta(ge=-1e7, le=1e7)]
 Seconds = Annotated[float, Meta(ge=0.0, le=1e9)]
 Pixels = Annotated[int, Meta(ge=1, le=131_072)]
 Frames = Annotated[int, Meta(ge=1, le=65_535)]
+AngleDeg = Annotated[float, Meta(ge=-360.0, le=360.0)]
 
 
 class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -35,7 +36,7 @@ class SessionOpened(Body, frozen=True, kw_only=True, tag="session.opened"):
 
     name: Name
     raw: Name  # absolute path of the watched folder
-    software: Name  # "EPU"
+    software: Name  # EPU, SerialEM, flat, or unknown as long as the folder is empty
 
 
 class SessionReopened(Body, frozen=True, kw_only=True, tag="session.reopened"):
@@ -53,19 +54,56 @@ class SessionClosed(Body, frozen=True, kw_only=True, tag="session.closed"):
     waiting: Count
 
 
+class RootAdded(Body, frozen=True, kw_only=True, tag="root.added"):
+    """A folder is watched for the session: the raw folder, or another one that belongs to it."""
+
+    path: Name  # absolute
+    role: Name  # metadata, movies or both
+    link: Name  # its name in the project, "Movies" for the raw folder
+    file_system: Text = ""  # as the host calls it: ext4, nfs4, cifs ...
+    observer: Text = ""  # inotify and polling, or polling alone
+
+
+class SessionFound(Body, frozen=True, kw_only=True, tag="session.found"):
+    """A session of the acquisition software has appeared below a watched folder."""
+
+    session: Name  # its folder's name
+    path: Name  # of its folder, below the raw root, or absolute on another root
+    software: Name
+
+
+class SessionDescribed(Body, frozen=True, kw_only=True, tag="session.described"):
+    """What the acquisition software says of a session before any exposure; told again on change."""
+
+    session: Name
+    software: Name
+    software_version: Text = ""
+    started_at: Text = ""  # ISO 8601 as the microscope wrote it
+    beam_shift_clustering: bool | None = None  # several holes from one stage position (AFIS)
+    movie_format: Text = ""  # in the software's words
+    autoloader_slot: Text = ""
+    grid_type: Text = ""
+    grid_geometry: Text = ""
+    hole_size_um: Annotated[float, Meta(ge=0.0, le=1e5)] | None = None
+    hole_spacing_um: Annotated[float, Meta(ge=0.0, le=1e5)] | None = None
+    tilt_angle_deg: AngleDeg | None = None
+    phase_plate: bool | None = None
+
+
 class MovieSeen(Body, frozen=True, kw_only=True, tag="movie.seen"):
     """An exposure was noticed: its movie, or its metadata, has appeared."""
 
     movie: Name  # identity: path below the raw root, without the movie suffix
-    path: Name  # the file that was noticed, below the raw root
+    path: Name  # the file that was noticed, below the raw root, or absolute on another root
+    session: Text = ""  # of the acquisition software: the name of its folder
 
 
-class MovieSettled(Body, frozen=True, kw_only=True, tag="movie.settled"):
+class MovieSettled(Body, frozen=True, kw_only=True, tag="movie.settled", omit_defaults=True):
     """A movie is complete on disk, paired with its metadata, and consistent."""
 
     movie: Name
-    path: Name  # movie file, below the raw root
-    metadata_path: Name | None
+    path: Name  # movie file, below the raw root, or below the root of `link`
+    metadata_path: Name | None  # absolute when it lies on another root
     format: Name  # tiff, mrc or eer
     size_bytes: Count
     mtime_ns: int  # of the movie file; information only, for latency figures
@@ -96,6 +134,75 @@ class MovieSettled(Body, frozen=True, kw_only=True, tag="movie.settled"):
     optics_group: Annotated[int, Meta(ge=1, le=100_000)]
     sources: dict[str, str] = {}  # field -> xml, header, site, user, inherited, estimate
     flags: tuple[str, ...] = ()
+    link: Name | None = None  # the root of `path` in the project, when it is not "Movies"
+    session: Text = ""  # of the acquisition software: the name of its folder
+    software: Text = ""
+    metadata: Text = ""  # own, inherited (of the exposure before), operator (none but a person's)
+    complete_by: Text = ""  # structure, witness or timeout: what told that the file is complete
+    compression: Text = ""
+    exposure_name: Text = ""  # stem of the movie's file
+    beam_tilt: tuple[float, float] | None = None
+    image_shift: tuple[float, float] | None = None
+    tilt_angle_deg: AngleDeg | None = None  # of the stage
+    tilt_axis_deg: AngleDeg | None = None
+    tilt_series: Text = ""  # metadata file of the series the movie belongs to
+    tilt_index: Annotated[int, Meta(ge=0, le=100_000)] | None = None
+    slit_inserted: bool | None = None
+    slit_width_eV: Annotated[float, Meta(ge=0.0, le=1e4)] | None = None
+    phase_plate: bool | None = None
+    frame_doses: tuple[tuple[float, int], ...] | None = None  # e/A^2 and how many such frames
+    pre_exposure_e_A2: Annotated[float, Meta(ge=0.0, le=1e6)] | None = None
+    processing_pixel_size_A: PixelSizeA | None = None  # of the micrograph to be made
+    bin_factor: Annotated[int, Meta(ge=1, le=16)] | None = None  # in motion correction
+    frames_per_fraction: Annotated[int, Meta(ge=1, le=65_535)] | None = None  # EER grouping
+    defects_path: Name | None = None
+    gain_rotation: Annotated[int, Meta(ge=0, le=3)] | None = None  # quarter turns, before the flip
+    gain_flip: Annotated[int, Meta(ge=0, le=2)] | None = None  # 0 none, 1 upside down, 2 left-right
+    optics_provisional: bool | None = None  # too few exposures so far to trust the grouping
+
+
+class MovieChanged(Body, frozen=True, kw_only=True, tag="movie.changed"):
+    """A settled movie is another file now; it settles again, and is published again."""
+
+    movie: Name
+    detail: Text
+
+
+class MovieMoved(Body, frozen=True, kw_only=True, tag="movie.moved"):
+    """A settled movie lies in another folder now, for instance as its session was renamed."""
+
+    movie: Name
+    path: Name
+
+
+class MovieUpdated(Body, frozen=True, kw_only=True, tag="movie.updated"):
+    """A movie that was published with inherited values has got metadata of its own.
+
+    Where a value that processing needs differs, `movie.settled` follows once more.
+    """
+
+    movie: Name
+    metadata_path: Name
+    changed: tuple[str, ...] = ()  # fields of `movie.settled` that differ from what was inherited
+
+
+class MovieOverridden(Body, frozen=True, kw_only=True, tag="movie.overridden"):
+    """A person decided about one exposure; None leaves a thing as it is."""
+
+    movie: Name
+    choose: Name | None = None  # the movie file that counts, of several
+    metadata_path: Name | None = None  # the metadata file that counts
+    accept: bool | None = None  # publish it although it waits: without metadata, or too short
+    ignore: bool | None = None  # never publish it
+
+
+class SettingsChanged(Body, frozen=True, kw_only=True, tag="settings.changed"):
+    """The microscope works with other settings than in the exposure before."""
+
+    session: Text
+    movie: Name  # the first with the new settings
+    before: dict[str, str]
+    after: dict[str, str]
 
 
 class MovieImported(Body, frozen=True, kw_only=True, tag="movie.imported"):
@@ -122,12 +229,38 @@ class OpticsGrouped(Body, frozen=True, kw_only=True, tag="optics.grouped"):
     spherical_aberration_mm: SphericalAberrationMM
     amplitude_contrast: Fraction
     pixel_size_A: PixelSizeA
+    session: Text = ""
+    acquisition_area: Text = ""
+    provisional: bool | None = None  # too few exposures so far to trust the grouping
+
+
+class OpticsLearned(Body, frozen=True, kw_only=True, tag="optics.learned"):
+    """How far apart beam shifts of one group may be, as the exposures so far tell."""
+
+    session: Text = ""
+    threshold: Annotated[float, Meta(gt=0.0, le=1e6)]  # in the unit of the beam shift
+    exposures: Count  # so far
+    provisional: bool
+
+
+class OpticsRegrouped(Body, frozen=True, kw_only=True, tag="optics.regrouped"):
+    """An offer: the grouping by all exposures of the session; nothing is changed by it.
+
+    Groups keep the number of the live group most of them are in. A long table comes in parts.
+    """
+
+    part: Annotated[int, Meta(ge=1, le=100_000)]  # of `parts`, in order
+    parts: Annotated[int, Meta(ge=1, le=100_000)]
+    groups: Count  # in the whole table
+    differing: Count  # movies of the whole table whose group is another one than now
+    movies: Annotated[tuple[str, ...], Meta(max_length=10_000)]
+    optics_groups: Annotated[tuple[int, ...], Meta(max_length=10_000)]  # of these movies
 
 
 class WaitStarted(Body, frozen=True, kw_only=True, tag="wait.started"):
     """Something waits, and for what."""
 
-    subject: Name  # a movie, or "session"
+    subject: Name  # a movie, "session" for the raw folder, or the path of another root
     code: Name
     detail: Text
 

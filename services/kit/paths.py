@@ -9,11 +9,11 @@ from pathlib import Path
 from algorithms.formats.atomic import atomic_write, sync_folder
 from services.kit.errors import Misuse
 
-__all__ = ["NETWORK_FILE_SYSTEMS", "Layout", "atomic_write", "refuse_network_file_system"]
-__all__ += ["file_system_of", "sync_folder"]
+__all__ = ["Layout", "atomic_write", "file_system_of", "is_network", "refuse_network_file_system"]
+__all__ += ["sync_folder"]
 
 # SQLite's locks and write order are not reliable on these (reliability.md W38).
-NETWORK_FILE_SYSTEMS = frozenset(
+_NETWORK = frozenset(
     "nfs nfs3 nfs4 cifs smb3 smbfs lustre beegfs gpfs afs ceph glusterfs 9p sshfs".split()
 )
 
@@ -81,6 +81,11 @@ def file_system_of(path: Path, mounts: str) -> tuple[str, str]:
     return best
 
 
+def is_network(kind: str) -> bool:
+    """Tell whether a type of file system is that of a share; any FUSE may be one."""
+    return kind in _NETWORK or kind == "fuse" or kind.startswith("fuse.")
+
+
 def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:
     """Raise Misuse when `path` is on a file system that cannot hold a journal."""
     if mounts is None:
@@ -89,7 +94,7 @@ def refuse_network_file_system(path: Path, mounts: str | None = None) -> None:
         except OSError:
             return  # not Linux: nothing known, nothing claimed
     point, kind = file_system_of(path, mounts)
-    if kind in NETWORK_FILE_SYSTEMS or kind == "fuse" or kind.startswith("fuse."):
+    if is_network(kind):
         raise Misuse(
             f"the journal {path} would be on a network file system ({kind}, mounted at {point}), "
             "where SQLite cannot keep its promises; put the project on a local disk"

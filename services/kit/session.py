@@ -16,6 +16,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     name: str
     raw: str  # absolute path of the watched folder
+    movies: str | None = None  # absolute path of the movies, when they are not below `raw`
     gain: str | None = None
     particle_diameter_A: Annotated[float, Meta(gt=0, le=100_000)] | None = None
     settle_s: Annotated[float, Meta(ge=0, le=3600)] = 2.0
@@ -63,8 +64,8 @@ def load(layout: Layout) -> Session:
         raise Misuse(f"{layout.session_file}: {error}") from error
 
 
-def check_raw(raw: Path, project: Path) -> Path:
-    """Return the absolute raw folder; refuse what cannot be one.
+def check_raw(raw: Path, project: Path, option: str = "--raw") -> Path:
+    """Return an absolute folder of raw data; refuse what cannot be one.
 
     Raises
     ------
@@ -73,9 +74,9 @@ def check_raw(raw: Path, project: Path) -> Path:
     """
     raw = raw.absolute()
     if not raw.is_dir():
-        raise Misuse(f"--raw {raw} is not a folder: give the EPU session folder")
+        raise Misuse(f"{option} {raw} is not a folder: give the folder of the session")
     if raw == Path("/"):
-        raise Misuse("--raw / would watch the whole machine: give the EPU session folder")
+        raise Misuse(f"{option} / would watch the whole machine: give the folder of the session")
     if raw.resolve().is_relative_to(project.resolve()) or project.resolve() == raw.resolve():
-        raise Misuse(f"--raw {raw} lies inside the project {project}: keep them apart")
+        raise Misuse(f"{option} {raw} lies inside the project {project}: keep them apart")
     return raw

@@ -45,8 +45,8 @@ class Optics(Protocol):
 
 
 def movie_path(settled: MovieSettled) -> str:
-    """Return the movie's name in the RELION project."""
-    return f"Movies/{settled.path}"
+    """Return the movie's name in the RELION project: below the link of the root it lies on."""
+    return f"{settled.link or 'Movies'}/{settled.path}"
 
 
 def gain_of(settled: MovieSettled, options: Options) -> str | None:

@@ -17,9 +17,9 @@ from algorithms.formats import star
 from algorithms.simulate.epu import Exposure, exposure_xml, plan_session
 from algorithms.simulate.recipe import Recipe
 from mdcatch.config import MdcatchConfig
-from mdcatch.parsers.epuxml import EpuImage, parse_image
+from mdcatch.parsers import Field, Record, parse
 from mdcatch.service import Mdcatch
-from mdcatch.stimuli import Noticed, Opened, Ready
+from mdcatch.stimuli import Header, Noticed, Opened, Ready
 from services.kit.events import MicrographCtf, MovieSettled
 from services.kit.host import Arrived, Finished, Paused, Started
 from services.kit.journal import Cursor, Draft, Journal, Reader
@@ -115,29 +115,42 @@ def grow_mdcatch(layout: Layout, session: Session, count: int) -> Driver:
 def _ready(count: int) -> Iterator[Ready]:
     recipe = long_recipe(count)
     exposures = plan(count)
-    first = parse_image(exposure_xml(recipe, exposures[0], 15000.0, SEED).encode())
+    first = parse(exposure_xml(recipe, exposures[0], 15000.0, SEED).encode(), "first.xml")
     for exposure in exposures:
         yield Ready(
             movie=exposure.movie,
             path=f"{exposure.movie}_fractions.tiff",
-            metadata_path=f"{exposure.movie}.xml",
-            format="tiff",
             size_bytes=8_600_000,
             mtime_ns=int(exposure.acquired_at.timestamp() * 1e9),
-            digest=f"{exposure.index:064x}",
-            width_px=recipe.nx,
-            height_px=recipe.ny,
-            n_frames=recipe.n_frames,
-            header_pixel_size_A=recipe.pixel_size_A,
-            image=_image(first, exposure),
+            header=_header(recipe, exposure),
+            metadata_path=f"{exposure.movie}.xml",
+            record=_metadata(first, exposure),
             gain_path="gain.mrc",
         )
 
 
-def _image(first: EpuImage, exposure: Exposure) -> EpuImage:
-    return msgspec.structs.replace(
-        first, acquired_at=exposure.acquired_at.isoformat(), beam_shift=exposure.beam_shift
+def _header(recipe: Recipe, exposure: Exposure) -> Header:
+    record = Record(format="tiff", kind="movie")
+    record.put("n_frames", recipe.n_frames, "header")
+    record.put("movie_size_px", (recipe.nx, recipe.ny), "header")
+    return Header(
+        format="tiff",
+        width_px=recipe.nx,
+        height_px=recipe.ny,
+        n_frames=recipe.n_frames,
+        compression="lzw",
+        record=msgspec.msgpack.encode(record),
+        digest=f"{exposure.index:064x}",
     )
+
+
+def _metadata(first: Record, exposure: Exposure) -> bytes:
+    own = {
+        "acquisition_time": Field(exposure.acquired_at.isoformat(), "xml"),
+        "beam_shift": Field(exposure.beam_shift, "xml"),
+    }
+    fields = first.fields | own
+    return msgspec.msgpack.encode(Record(format=first.format, kind=first.kind, fields=fields))
 
 
 def grow_prep(layout: Layout, session: Session, pace: list[float] | None = None) -> Driver:

@@ -13,7 +13,8 @@ from algorithms.formats.gain import load_gain
 from algorithms.gain_orientation import ORIENTATIONS, find_orientation, match, oriented
 from algorithms.simulate.movie import RenderedMovie, render_movie, session_detector
 from algorithms.simulate.recipe import Recipe, load_recipe
-from mdcatch.gaincheck import check_gain, command, same_as
+from mdcatch.gain_command import gain_command
+from mdcatch.gaincheck import check_gain, same_as
 from mdcatch.gainfiles import Choice, choose_gain, date_in, needs_gain
 from mdcatch.mtf import choose_mtf
 from services.kit.sitetables import Camera
@@ -225,7 +226,7 @@ def test_the_command_prints_scores_and_ends_with_1_when_wrong(tmp_path):
     import typer
 
     app = typer.Typer()
-    app.command()(command)
+    app.command()(gain_command)
     movies, gain = write_session(tmp_path, (0, 1))
     arguments = [*map(str, movies), "--gain", str(gain)]
     wrong = CliRunner().invoke(app, arguments)

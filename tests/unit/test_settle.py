@@ -1,5 +1,7 @@
 """When a file counts as complete: simulated writers, simulated time."""
 
+import itertools
+
 import pytest
 
 from mdcatch.settle import Facts, FileWatch, Pace, Standing
@@ -20,8 +22,22 @@ def first_test(watch: FileWatch, sizes: list[int], start: float = 100.0) -> floa
     return None
 
 
+def settled(size: int = 10, start: float = 0.0) -> FileWatch:
+    """Return the watch of a file whose test is asked for at this moment."""
+    watch = FileWatch("m", PACE)
+    assert [watch.observe(facts(size), start + s) for s in (0.0, 1.0, 2.0)] == [False, False, True]
+    return watch
+
+
 def test_a_quiet_file_is_tested_after_settle_s_and_not_before():
     assert first_test(FileWatch("m", PACE), [10] * 20) == 102.0
+
+
+def test_time_alone_is_not_enough_three_looks_have_to_show_the_same():
+    watch = FileWatch("m", PACE)
+    assert not watch.observe(facts(10), 0.0)
+    assert not watch.observe(facts(10), 50.0), "two looks: a cache may have answered both"
+    assert watch.observe(facts(10), 50.5)
 
 
 def test_a_dribbling_writer_is_never_tested_while_it_writes():
@@ -41,12 +57,34 @@ def test_any_change_of_facts_starts_again(change: Facts):
     assert watch.observe(change, 3.9)
 
 
-def test_the_next_look_is_never_later_than_the_end_of_settling():
+def test_a_share_that_gives_another_inode_to_every_look_does_not_hold_a_file_back():
+    watch = FileWatch("m", PACE)
+    looks = [watch.observe(facts(10, inode=step), 0.5 * step) for step in range(8)]
+    assert looks.index(True) <= 6
+    assert not watch.observe(facts(11, inode=99), 5.0), "a change of size still counts"
+
+
+def test_the_looks_that_are_needed_fit_into_the_time_of_settling():
     watch = FileWatch("m", Pace(poll_s=1.5, settle_s=2.0, stuck_s=30.0))
     watch.observe(facts(1), 10.0)
-    assert watch.look_at == 11.5
-    watch.observe(facts(1), 11.5)
+    assert watch.look_at == 11.0
+    watch.observe(facts(1), 11.0)
     assert watch.look_at == 12.0
+    assert watch.observe(facts(1), 12.0)
+
+
+def test_a_witness_shortens_settling_to_one_more_look():
+    watch = FileWatch("m", Pace(poll_s=0.5, settle_s=20.0, stuck_s=30.0))
+    assert not watch.observe(facts(10), 0.0)
+    watch.vouched(0.2)
+    assert watch.look_at == 0.5
+    assert watch.observe(facts(10), 0.5)
+    watch.passed("structure", 0.5)
+    assert watch.complete_by == "witness"
+    other = FileWatch("m", Pace(poll_s=0.5, settle_s=20.0, stuck_s=30.0))
+    other.observe(facts(10), 0.0)
+    other.vouched(0.2)
+    assert not other.observe(facts(11), 0.5), "what changes is not complete, whoever says so"
 
 
 def test_a_file_that_does_not_heal_is_refused_after_stuck_s_and_again_looked_at_when_it_changes():
@@ -61,25 +99,41 @@ def test_a_file_that_does_not_heal_is_refused_after_stuck_s_and_again_looked_at_
         now = max(now + 0.01, watch.look_at)
     assert refused_at == pytest.approx(30.0, abs=0.02)
     assert tests < 12, "tests of an unchanged file are spaced out"
-    assert not watch.observe(facts(20), 60.0)
+    assert [watch.observe(facts(20), 60.0 + s) for s in (0.0, 1.0, 2.0)] == [False, False, True]
     assert watch.standing is Standing.SETTLING
-    assert watch.observe(facts(20), 62.0)
     watch.passed("structure", 62.0)
     assert watch.standing is Standing.COMPLETE and watch.code is None
 
 
-def test_what_growing_cannot_heal_is_refused_as_soon_as_the_file_has_settled():
+def test_a_refused_file_is_tested_once_a_minute_for_a_day_and_then_only_when_it_changes():
     watch = FileWatch("m", PACE)
-    watch.observe(facts(10), 0.0)
-    assert watch.observe(facts(10), 2.0)
-    watch.failed(Code.UNSUPPORTED, "EER", 2.0)
+    now, tests = 0.0, []
+    while now < 3 * 86_400.0:
+        if watch.observe(facts(10), now):
+            tests.append(now)
+            watch.failed(Code.TRUNCATED, "the end is missing", now)
+        now = max(now + 0.01, watch.look_at)
+    pauses = [b - a for a, b in itertools.pairwise(tests)]
+    assert max(pauses) <= 130.0 and len(tests) > 700
+    assert tests[-1] < 86_400.0 + 200.0
+    assert [watch.observe(facts(11), now + s) for s in (0.0, 1.0, 2.0)] == [False, False, True]
+
+
+def test_what_growing_cannot_heal_is_refused_as_soon_as_the_file_has_settled():
+    watch = settled()
+    watch.failed(Code.UNSUPPORTED, "another kind of file", 2.0)
     assert watch.standing is Standing.REFUSED
 
 
+def test_a_file_that_ended_its_parser_is_not_given_to_it_again():
+    watch = settled()
+    watch.failed(Code.POISON, "it ended its parser", 2.0)
+    assert watch.standing is Standing.REFUSED
+    assert not any(watch.observe(facts(10), 100.0 * step) for step in range(1, 50))
+
+
 def test_a_complete_file_is_not_tested_again_until_it_changes():
-    watch = FileWatch("m", PACE)
-    watch.observe(facts(10), 0.0)
-    assert watch.observe(facts(10), 2.0)
+    watch = settled()
     watch.passed("structure", 2.0)
     assert not watch.observe(facts(10), 50.0)
     assert watch.look_at > 50.5, "complete files are looked at less often"
@@ -88,11 +142,8 @@ def test_a_complete_file_is_not_tested_again_until_it_changes():
 
 
 def test_a_file_that_changed_while_it_was_read_settles_again():
-    watch = FileWatch("m", PACE)
-    watch.observe(facts(10), 0.0)
-    watch.observe(facts(10), 2.0)
+    watch = settled()
     watch.passed("structure", 2.0)
     watch.again(2.0)
     assert watch.standing is Standing.SETTLING and watch.look_at == 2.0
-    assert not watch.observe(facts(10), 2.0)
-    assert watch.observe(facts(10), 4.0)
+    assert [watch.observe(facts(10), s) for s in (2.0, 3.0, 4.0)] == [False, False, True]

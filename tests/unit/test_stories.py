@@ -89,16 +89,3 @@ def test_a_story_as_json_has_every_fact(books, ledger):
     seen, done = told["events"]
     assert (seen["producer"], seen["seq"], seen["kind"]) == ("mdcatch", 1, "movie.seen")
     assert done["dose_e_A2"] == 30.0 and len(done["uid"]) == 32 and done["cause"] is None
-
-
-def test_tail_merges_logs_by_time_and_shows_whole_lines_once(tmp_path):
-    prep, proc = tmp_path / "prep.log", tmp_path / "proc.log"
-    prep.write_text("2026-01-01T00:00:01Z prep INFO a\n2026-01-01T00:00:03Z prep INFO c\n2026")
-    proc.write_text("2026-01-01T00:00:02Z proc INFO b µ\n")
-    tail = stories.LogTail(tmp_path)
-    assert [line.rpartition("INFO ")[2] for line in tail.last(2)] == ["b µ", "c"]
-    assert tail.new() == []
-    with open(prep, "a") as file:
-        file.write("-01-01T00:00:04Z prep INFO d\n")
-    assert tail.new() == ["2026-01-01T00:00:04Z prep INFO d"]
-    assert stories.LogTail(tmp_path).last(0) == []
