@@ -1,22 +1,27 @@
 """Particle images cut out of a micrograph: centred, rescaled, normalised.
 
-Source: preprocessing.md section 5.
+The work goes in small batches that stay in the processor's cache, on as many threads as the caller
+gives; a batch is the same whatever their number. Source: preprocessing.md section 5.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms import fourier
+from algorithms.background import background_of
 from algorithms.boxes import BoxSizes, box_sizes
+from algorithms.ctf import Ctf
+from algorithms.windows import gather, level, ramps_of, rescaled, transfer_of
 
-__all__ = ["BoxSizes", "ExtractOptions", "Particles", "box_sizes", "extract"]
+__all__ = ["BoxSizes", "Cutting", "ExtractOptions", "Particles", "box_sizes", "extract"]
 
-FLAT = 1e-10  # a background without this much deviation has nothing to normalise by
-BATCH_PIXELS = 16_000_000
+# Of a batch on the processor: what is read again is still in its cache. A device wants more.
+BATCH_PIXELS = {"cpu": 500_000, "cuda": 32_000_000}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +33,13 @@ class ExtractOptions:
     box_px, scaled_px
         Even side of the window in the micrograph, and of the image it is Fourier-cropped to.
     bg_radius_px
-        In px of the scaled image; pixels further from the centre are background.
+        In px of the final image; pixels further from the centre are background.
     invert
         Make dark particles white.
     normalise
-        Subtract the plane through the background and scale it to mean 0, deviation 1.
+        Take the background's level away and scale it to mean 0, deviation 1.
+    ramp
+        The level is a plane through the background; False: its mean.
     white_dust, black_dust
         Replace pixels beyond this many background deviations by noise; None: leave them.
     min_edge_px
@@ -40,6 +47,14 @@ class ExtractOptions:
     subpixel
         Centre to a fraction of a pixel. False leaves the rest in the origins, as RELION's files
         have it.
+    window_px
+        Side of the middle of the scaled image that is kept; None: all.
+    ctf
+        Multiply by this CTF; of what only `phase_flip` leaves the sign, and `intact_first_peak`
+        the frequencies before the first peak.
+    ctf_box_px
+        Side of a larger window in which the CTF is applied, for what it has spread beyond the
+        box; None: the box itself.
     """
 
     box_px: int
@@ -47,10 +62,16 @@ class ExtractOptions:
     bg_radius_px: int
     invert: bool = True
     normalise: bool = True
+    ramp: bool = True
     white_dust: float | None = None
     black_dust: float | None = None
     min_edge_px: float | None = None
     subpixel: bool = True
+    window_px: int | None = None
+    ctf: Ctf | None = None
+    phase_flip: bool = False
+    intact_first_peak: bool = False
+    ctf_box_px: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.scaled_px <= self.box_px or self.box_px % 2 or self.scaled_px % 2:
@@ -58,10 +79,27 @@ class ExtractOptions:
                 f"box {self.box_px} px scaled to {self.scaled_px} px: both must be even and "
                 "the second not above the first"
             )
-        if self.normalise and not 0 < self.bg_radius_px < self.scaled_px / 2:
+        if not 0 < self.final_px <= self.scaled_px or self.final_px % 2:
+            raise ValueError(f"box of {self.window_px} px out of {self.scaled_px}: even, not above")
+        if self.normalise and not 0 < self.bg_radius_px < self.final_px / 2:
             raise ValueError(
-                f"background radius {self.bg_radius_px} px in a box of {self.scaled_px}"
+                f"background radius {self.bg_radius_px} px in a box of {self.final_px}"
             )
+        if self.outer_px < self.box_px or self.outer_px % 2:
+            raise ValueError(
+                f"a box of {self.outer_px} px for the CTF around one of {self.box_px} px: it must "
+                "be even and not smaller"
+            )
+
+    @property
+    def final_px(self) -> int:
+        """Side of the images."""
+        return self.window_px or self.scaled_px
+
+    @property
+    def outer_px(self) -> int:
+        """Side of the windows in the micrograph."""
+        return self.box_px if self.ctf is None else self.ctf_box_px or self.box_px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +109,7 @@ class Particles:
     Parameters
     ----------
     images
-        `[n, scaled, scaled]` float32.
+        `[n, side, side]` float32.
     kept
         Index `[n]` into the coordinates that were given.
     origin_x_A, origin_y_A
@@ -93,6 +131,109 @@ class Particles:
     flat: np.ndarray
 
 
+class Cutting:
+    """The particles of one micrograph, image after image; see `extract` for the arguments.
+
+    Attributes
+    ----------
+    kept, origin_x_A, origin_y_A, pixel_size_A
+        As in `Particles`.
+    statistics, flat
+        As in `Particles`; complete when all batches have been taken.
+    """
+
+    def __init__(
+        self,
+        image: np.ndarray | Tensor,
+        coordinates_px: tuple[np.ndarray | Sequence[float], np.ndarray | Sequence[float]],
+        pixel_size_A: float,
+        options: ExtractOptions,
+        device: str | torch.device = "cpu",
+        *,
+        seed: int = 0,
+        threads: int | None = None,
+    ):
+        self._image, self.options, self._seed = _placed(image, device), options, seed
+        self._device = torch.device(device)
+        self._threads = torch.get_num_threads() if threads is None else threads
+        x, y = (np.asarray(v, dtype=np.float64).reshape(-1) for v in coordinates_px)
+        self.kept = _kept((int(image.shape[0]), int(image.shape[1])), x, y, options)
+        x, y = x[self.kept], y[self.kept]
+        self._x, self._y = np.rint(x).astype(np.int64), np.rint(y).astype(np.int64)
+        self._rest = x - self._x, y - self._y
+        left_A = 0.0 if options.subpixel else pixel_size_A
+        self.origin_x_A, self.origin_y_A = (-rest * left_A + 0.0 for rest in self._rest)
+        self.pixel_size_A = pixel_size_A * options.box_px / options.scaled_px
+        self._zero = level(self._image) if options.normalise else 0.0
+        self._transfer = self._transfer_of(pixel_size_A)
+        self._ramps = [
+            ramps_of(rest, options.box_px, options.scaled_px, self._device)
+            for rest in self._rest
+            if options.subpixel and any(part.any() for part in self._rest)
+        ]
+        self.statistics = (0.0, 0.0, 0.0, 0.0)
+        self.flat = np.zeros(0, dtype=bool)
+
+    def _transfer_of(self, pixel_size_A: float) -> Tensor | None:
+        options = self.options
+        if options.ctf is None:
+            return None
+        outer = options.outer_px
+        return transfer_of(
+            options.ctf,
+            outer,
+            options.scaled_px if outer == options.box_px else outer,
+            pixel_size_A,
+            flip_only=options.phase_flip,
+            intact_first_peak=options.intact_first_peak,
+            device=self._device,
+        )
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield the images in order, a batch `[m, side, side]` at a time."""
+        step = max(1, BATCH_PIXELS[self._device.type] // self.options.outer_px**2)
+        parts = [slice(i, min(i + step, len(self))) for i in range(0, len(self), step)]
+        found, flats = [], []
+        with _one_thread_each(), ThreadPoolExecutor(max(1, self._threads)) as pool:
+            many = self._threads > 1 and len(parts) > 1
+            for images, flat in (pool.map if many else map)(self._batch, parts):
+                found.append(_statistics(images))
+                flats.append(flat.cpu().numpy())
+                yield images
+        if found:
+            low, high, total, squares = np.array(found).T
+            count = len(self) * self.options.final_px**2
+            mean = total.sum() / count
+            deviation = np.sqrt(max(0.0, squares.sum() / count - mean**2))
+            self.statistics = (low.min(), high.max(), float(mean), float(deviation))
+            self.flat = np.concatenate(flats)
+
+    def _batch(self, part: slice) -> tuple[Tensor, Tensor]:
+        options = self.options
+        windows = gather(self._image, self._x[part], self._y[part], options.outer_px, self._zero)
+        transfer = self._transfer
+        if transfer is not None and options.outer_px > options.box_px:
+            windows = _middle(rescaled(windows, options.outer_px, None, transfer), options.box_px)
+            transfer = None
+        ramps = (self._ramps[0][part], self._ramps[1][part]) if self._ramps else None
+        images = _middle(rescaled(windows, options.scaled_px, ramps, transfer), options.final_px)
+        flat = torch.zeros(len(images), dtype=torch.bool)
+        if options.normalise:
+            side = options.final_px
+            background = background_of(side, options.bg_radius_px, options.ramp, str(self._device))
+            values = images.reshape(len(images), -1)
+            seeds = self._seed * 1_000_003 + np.arange(part.start, part.stop)
+            background.replace_dust(values, options.white_dust, options.black_dust, seeds)
+            values, flat = background.normalise(values, -1.0 if options.invert else 1.0)
+            images = values.view(-1, side, side)
+        elif options.invert:
+            images = -images
+        return images, flat
+
+
 def extract(
     image: np.ndarray | Tensor,
     x_px: np.ndarray | Sequence[float],
@@ -102,6 +243,7 @@ def extract(
     device: str | torch.device = "cpu",
     *,
     seed: int = 0,
+    threads: int | None = None,
 ) -> Particles:
     """Cut out one image per coordinate.
 
@@ -120,6 +262,8 @@ def extract(
         Where to compute; the images stay there.
     seed
         Of the noise that replaces dust.
+    threads
+        How many batches are worked on at a time; None: as many as torch uses.
 
     Raises
     ------
@@ -127,43 +271,38 @@ def extract(
         The micrograph is not 2-D, coordinates differ in number or are not finite, or a window
         lies wholly outside: coordinates of another image or scale.
     """
-    micrograph = torch.as_tensor(image, device=device).to(torch.float32)
-    x, y = (np.asarray(values, dtype=np.float64).reshape(-1) for values in (x_px, y_px))
-    kept = _kept(micrograph, x, y, options)
-    centre_x, centre_y = np.rint(x[kept]), np.rint(y[kept])
-    rest_x, rest_y = x[kept] - centre_x, y[kept] - centre_y
-    images = micrograph.new_empty((len(kept), options.scaled_px, options.scaled_px))
-    flat = np.zeros(len(kept), dtype=bool)
-    normaliser = _Normaliser(options, micrograph.device, seed)
-    step = max(1, BATCH_PIXELS // options.box_px**2)
-    for first in range(0, len(kept), step):
-        part = slice(first, first + step)
-        windows = _windows(micrograph, centre_x[part], centre_y[part], options.box_px)
-        shift = (rest_x[part], rest_y[part]) if options.subpixel else None
-        scaled = _rescaled(windows, options.scaled_px, shift)
-        if options.normalise:
-            scaled, is_flat = normaliser(scaled)
-            flat[part] = is_flat.cpu().numpy()
-        images[part] = -scaled if options.invert else scaled
-    remaining = 0.0 if options.subpixel else pixel_size_A
+    cutting = Cutting(
+        image, (x_px, y_px), pixel_size_A, options, device, seed=seed, threads=threads
+    )
+    side = options.final_px
+    batches = list(cutting)
     return Particles(
-        images=images,
-        kept=kept,
-        origin_x_A=-rest_x * remaining + 0.0,
-        origin_y_A=-rest_y * remaining + 0.0,
-        pixel_size_A=pixel_size_A * options.box_px / options.scaled_px,
-        statistics=_statistics(images),
-        flat=flat,
+        images=torch.cat(batches) if batches else torch.empty((0, side, side), device=device),
+        kept=cutting.kept,
+        origin_x_A=cutting.origin_x_A,
+        origin_y_A=cutting.origin_y_A,
+        pixel_size_A=cutting.pixel_size_A,
+        statistics=cutting.statistics,
+        flat=cutting.flat,
     )
 
 
-def _kept(micrograph: Tensor, x: np.ndarray, y: np.ndarray, options: ExtractOptions) -> np.ndarray:
+def _placed(image: np.ndarray | Tensor, device: str | torch.device) -> np.ndarray | Tensor:
+    """Return the micrograph where it is cut: an array on the processor, else a tensor."""
+    if image.ndim != 2:
+        raise ValueError(f"a micrograph is two-dimensional, not {tuple(image.shape)}")
+    if torch.device(device).type != "cpu":
+        return torch.as_tensor(image, device=device)
+    return image.detach().cpu().numpy() if isinstance(image, Tensor) else image
+
+
+def _kept(
+    shape: tuple[int, int], x: np.ndarray, y: np.ndarray, options: ExtractOptions
+) -> np.ndarray:
     """Index of the particles far enough from the border, after checks."""
-    if micrograph.ndim != 2:
-        raise ValueError(f"a micrograph is two-dimensional, not {tuple(micrograph.shape)}")
     if len(x) != len(y) or not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise ValueError(f"{len(x)} x and {len(y)} y coordinates; all must be finite pairs")
-    ny, nx = micrograph.shape
+    ny, nx = shape
     half = options.box_px // 2
     column, row = np.rint(x), np.rint(y)
     outside = (column + half <= 0) | (column - half >= nx) | (row + half <= 0) | (row - half >= ny)
@@ -179,79 +318,29 @@ def _kept(micrograph: Tensor, x: np.ndarray, y: np.ndarray, options: ExtractOpti
     return np.flatnonzero(edge >= options.min_edge_px)
 
 
-def _windows(micrograph: Tensor, x: np.ndarray, y: np.ndarray, box: int) -> Tensor:
-    """Windows `[n, box, box]` whose element box // 2 lies on the centre; border px repeat."""
-    ny, nx = micrograph.shape
-    reach = np.arange(box) - box // 2
-    rows = (y.astype(np.int64)[:, None] + reach).clip(0, ny - 1)
-    columns = (x.astype(np.int64)[:, None] + reach).clip(0, nx - 1)
-    device = micrograph.device
-    row_index = torch.from_numpy(rows).to(device)[:, :, None]
-    return micrograph[row_index, torch.from_numpy(columns).to(device)[:, None, :]]
-
-
-def _rescaled(windows: Tensor, scaled: int, shift: tuple[np.ndarray, np.ndarray] | None) -> Tensor:
-    """Fourier-cropped windows, the content first moved by minus `shift` px (x, y)."""
-    box = windows.shape[-1]
-    moves = shift is not None and bool(np.any(shift[0]) or np.any(shift[1]))
-    if box == scaled and not moves:
-        return windows
-    spectrum = fourier.crop_rfft(fourier.rfft2(windows), (box, box), (scaled, scaled))
-    if shift is not None and moves:
-        dx, dy = (torch.from_numpy(-s * scaled / box).to(windows.device) for s in shift)
-        spectrum = fourier.shift_rfft(spectrum, (scaled, scaled), dx, dy)
-    return fourier.irfft2(spectrum, (scaled, scaled))
-
-
-class _Normaliser:
-    """Background statistics of square images, with the geometry computed once."""
-
-    def __init__(self, options: ExtractOptions, device: torch.device, seed: int):
-        side = options.scaled_px
-        axis = torch.arange(side, dtype=torch.float64, device=device) - side // 2
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
-        self.background = (x**2 + y**2 > options.bg_radius_px**2).reshape(-1)
-        self.plane = torch.stack([x, y, torch.ones_like(x)], dim=-1).reshape(-1, 3)
-        self.fit = torch.linalg.pinv(self.plane[self.background]) if options.normalise else None
-        self.options = options
-        self.generator = torch.Generator(device).manual_seed(seed)
-
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images whose background has mean 0, deviation 1; True where it is constant."""
-        assert self.fit is not None  # noqa: S101
-        values = images.double().flatten(1)
-        values = self.without_dust(values)
-        values = values - (values[:, self.background] @ self.fit.T) @ self.plane.T
-        mean, deviation = self.statistics(values)
-        is_flat = deviation[:, 0] < FLAT
-        values = torch.where(is_flat[:, None], values, (values - mean) / deviation.clamp(min=FLAT))
-        return values.float().reshape(images.shape), is_flat
-
-    def statistics(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        deviation, mean = torch.std_mean(
-            values[:, self.background], dim=1, correction=0, keepdim=True
-        )
-        return mean, deviation
-
-    def without_dust(self, values: Tensor) -> Tensor:
-        """Replace outliers of either sign, anywhere in an image, by noise like the background."""
-        white, black = self.options.white_dust, self.options.black_dust
-        if white is None and black is None:
-            return values
-        mean, deviation = self.statistics(values)
-        noise = torch.randn(
-            values.shape, generator=self.generator, device=values.device, dtype=values.dtype
-        )
-        dust = torch.zeros_like(values, dtype=torch.bool)
-        if white is not None:
-            dust |= values > mean + white * deviation
-        if black is not None:
-            dust |= values < mean - black * deviation
-        return torch.where(dust, mean + deviation * noise, values)
+def _middle(images: Tensor, side: int) -> Tensor:
+    """Return the middle `[n, side, side]`, element side // 2 where the centre was."""
+    old = images.shape[-1]
+    if side == old:
+        return images
+    first = old // 2 - side // 2
+    return images[:, first : first + side, first : first + side].contiguous()
 
 
 def _statistics(images: Tensor) -> tuple[float, float, float, float]:
-    if images.numel() == 0:
-        return 0.0, 0.0, 0.0, 0.0
-    deviation, mean = torch.std_mean(images.double(), correction=0)
-    return float(images.min()), float(images.max()), float(mean), float(deviation)
+    """Return minimum, maximum, sum and sum of squares."""
+    rows = images.flatten(1)
+    low, high = torch.aminmax(rows)
+    squares = torch.linalg.vector_norm(rows, dim=1).double().square().sum()
+    return float(low), float(high), float(rows.sum(1).double().sum()), float(squares)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Keep torch from dividing a batch: sums would depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -28,6 +28,11 @@ def irfft2(spectrum: Tensor, shape: Shape) -> Tensor:
     return torch.fft.irfft2(spectrum, s=shape, norm="forward")
 
 
+def power(spectrum: Tensor) -> Tensor:
+    """Squared amplitudes of complex values: several times faster than `abs().square()`."""
+    return spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+
+
 def _check(spectrum: Tensor, shape: Shape) -> None:
     expected = (shape[0], shape[1] // 2 + 1)
     if tuple(spectrum.shape[-2:]) != expected:

@@ -42,6 +42,10 @@ REFUSALS = {
         "The files of an exposure were there and are gone before it could be published.",
         "Put them back; if they were moved to another watched folder they are found there.",
     ),
+    "IGNORED": (
+        "A person has decided that the exposure is not published.",
+        "To let it in again: `mdcatch override PROJECT MOVIE --no-ignore`.",
+    ),
     "EMPTY_FILE": ("The file has no bytes.", "Copy it again."),
     "TRUNCATED": (
         "The file ends before its own header or directory says it should.",
@@ -108,6 +112,10 @@ REFUSALS = {
     "CTF_RESOLUTION": (
         "The CTF fits less far than the selection asks (6 A unless changed).",
         "None needed; change the threshold of `select_mics` to keep such micrographs.",
+    ),
+    "REJECTED": (
+        "A person has rejected the micrograph.",
+        "To take that back: `coldstream micrograph auto NAME --project P`.",
     ),
 }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mdcatch.config import MdcatchConfig, Overrides
 from mdcatch.daemon import build
+from mdcatch.orders import Orders, mailbox
 from mdcatch.patience import Patient
 from mdcatch.roots import gain_folders, watched
 from mdcatch.service import Mdcatch
@@ -15,7 +16,7 @@ from services.kit.paths import Layout
 from services.kit.session import Session
 
 
-def _build(layout: Layout, session: Session) -> tuple[Mdcatch, Patient]:
+def _build(layout: Layout, session: Session) -> tuple[Mdcatch, Patient | Orders]:
     """Return the daemon of a project."""
     site = sites.frozen(layout)
     role, roots = watched(Path(session.raw), session.movies, site)
@@ -29,6 +30,7 @@ def _build(layout: Layout, session: Session) -> tuple[Mdcatch, Patient]:
             gain_folders=gain_folders(site),
             network_settle_s=site.defaults.network_settle_s,
             dose_per_fraction_e_A2=site.defaults.dose_per_fraction_e_A2,
+            particle_diameter_A=session.particle_diameter_A,
             gain=session.gain,
             overrides=Overrides(
                 pixel_size_A=session.pixel_size_A,
@@ -45,6 +47,7 @@ def _build(layout: Layout, session: Session) -> tuple[Mdcatch, Patient]:
             close_when_idle=session.close_when_idle,
         ),
         Shower(layout),
+        mailbox(layout),
     )
 
 

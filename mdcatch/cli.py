@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mdcatch import gain_command, sessions_command
+from mdcatch import gain_command, override_command, sessions_command
 from mdcatch.launcher.cli import launcher
 from mdcatch.parsers.child import ParserChild
 from mdcatch.parsers.fields import FIELDS
@@ -68,6 +68,7 @@ def parse(
 
 sessions_command.register(app)
 gain_command.register(app)
+override_command.register(app)
 app.command("launcher")(launcher)
 
 

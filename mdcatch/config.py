@@ -49,6 +49,7 @@ class MdcatchConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     )
     default_amplitude_contrast: Fraction = 0.1  # the field's convention for vitreous ice
     dose_per_fraction_e_A2: DoseEA2 = 1.0  # wanted for EER
+    particle_diameter_A: Distance | None = None  # for the boxes that are suggested
     beam_shift_threshold: Distance | None = None  # None: learned from the exposures
     beam_shift_groups: Annotated[int, Meta(ge=1, le=10_000)] | None = None  # per area, if known
 

@@ -3,13 +3,17 @@
 from pathlib import Path
 
 from mdcatch.config import MdcatchConfig
+from mdcatch.orders import Orders
 from mdcatch.patience import Patient
 from mdcatch.service import Mdcatch, Show
 from mdcatch.source import RawSource
+from services.kit.commands import Mailbox
 from services.kit.errors import Misuse
 
 
-def build(config: MdcatchConfig, show: Show | None = None) -> tuple[Mdcatch, Patient]:
+def build(
+    config: MdcatchConfig, show: Show | None = None, orders: Mailbox | None = None
+) -> tuple[Mdcatch, Patient | Orders]:
     """Return the service and its source.
 
     Parameters
@@ -18,6 +22,8 @@ def build(config: MdcatchConfig, show: Show | None = None) -> tuple[Mdcatch, Pat
         Values of the site and of the person.
     show
         Writes what is shown of the state.
+    orders
+        Where people's decisions are put.
 
     Raises
     ------
@@ -31,4 +37,5 @@ def build(config: MdcatchConfig, show: Show | None = None) -> tuple[Mdcatch, Pat
             raise Misuse(f"{name} is {folder!r}: give the absolute path of a session's folder")
         if folders.count(folder) > 1:
             raise Misuse(f"{name} is {folder!r} twice: give each folder once")
-    return Mdcatch(config, show), Patient(RawSource(config))
+    source = Patient(RawSource(config))
+    return Mdcatch(config, show), source if orders is None else Orders(source, orders)

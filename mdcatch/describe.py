@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from mdcatch.checks import Physics
 from mdcatch.parsers.record import Record
 from mdcatch.stimuli import Described
 from services.kit import events
@@ -44,6 +45,47 @@ def description(described: Described) -> events.SessionDescribed:
         beam_shift_clustering=_CLUSTERING.get(record.get("clustering_mode") or ""),
         **{name: value for name, value in values.items() if value is not None},
     )
+
+
+def plan(physics: Physics, movie: str, diameter_A: float | None) -> events.SessionPlanned | None:
+    """Return what follows for the processing, None while the pixel is unknown.
+
+    Parameters
+    ----------
+    physics, movie
+        An exposure.
+    diameter_A
+        Of the particle, if a person gave it.
+    """
+    exposure = physics.exposure
+    if exposure.processing_pixel_A is None:
+        return None
+    suggested = exposure.suggest(diameter_A) if diameter_A else None
+    boxes, eer = suggested and suggested.boxes, exposure.eer
+    return events.SessionPlanned(
+        session=physics.key.optics.session,
+        movie=movie,
+        processing_pixel_size_A=exposure.processing_pixel_A,
+        bin_factor=exposure.bin_factor,
+        group_frames=None if eer else exposure.group_frames,
+        frames_per_fraction=eer and eer.group,
+        fractions=eer and eer.fractions,
+        leftover_frames=eer and eer.leftover,
+        dose_per_fraction_e_A2=eer and eer.dose_per_fraction_e_A2,
+        particle_diameter_A=diameter_A,
+        mask_diameter_A=boxes and boxes.mask_A,
+        box_px=boxes and boxes.box_px,
+        small_box_px=boxes and boxes.scaled_px,
+    )
+
+
+def is_news(plan: events.SessionPlanned, before: events.SessionPlanned | None) -> bool:
+    """Tell whether a plan differs; EER movies of one setting differ by a few frames."""
+    if before is None:
+        return True
+    pixels = plan.processing_pixel_size_A, before.processing_pixel_size_A
+    names = ("bin_factor", "group_frames", "frames_per_fraction", "particle_diameter_A", "box_px")
+    return not _is_same(*pixels) or any(getattr(plan, n) != getattr(before, n) for n in names)
 
 
 def settings_changed(

@@ -12,7 +12,7 @@ import msgspec
 from mdcatch import layouts
 from mdcatch.checks import expected_frames
 from mdcatch.ground import Ground
-from mdcatch.ledger import State, Status
+from mdcatch.ledger import Entry, State, Status
 from mdcatch.meeting import Meeting
 from mdcatch.names import FileName, Role, classify
 from mdcatch.parsers.record import Record
@@ -96,10 +96,24 @@ class Examiner:
             if detail is None:
                 later[path] = identity
             elif detail:
-                yield Replaced(movie=identity, detail=f"{path}: {detail}")
-                self._series.forget(path)
-                shelf.returns += [path, *filter(None, [entry.metadata_path])]
+                yield self._replaced(identity, entry, f"{path}: {detail}")
         shelf.audits.update(later)
+
+    def gains(self, state: State) -> Iterator[Stimulus]:
+        """Settle movies again whose gain was missing, once gains have come."""
+        if not self._shelf.gains.take_news():
+            return
+        for movie, path in state.gainless.items():
+            entry = state.exposures[movie]
+            # Of EER the metadata name the gain: that is compared when the movie settles again.
+            named = path.lower().endswith(".eer") or self._shelf.gains.choose(path, None).path
+            if entry.status is Status.SETTLED and named:
+                yield self._replaced(movie, entry, f"{path}: gain references have come")
+
+    def _replaced(self, movie: str, entry: Entry, detail: str) -> Replaced:
+        self._series.forget(entry.path)
+        self._shelf.returns += [entry.path, *filter(None, [entry.metadata_path])]
+        return Replaced(movie=movie, detail=detail)
 
     # ---- one file
 

@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 
 from algorithms.formats.errors import FormatError
-from algorithms.formats.gain import load_gain
-from algorithms.formats.movie import open_movie, structure_of
+from algorithms.formats.gain import inverted, read_gain
+from algorithms.formats.movie import open_movie
 from algorithms.gain_orientation import (
     ORIENTATIONS,
     Verdict,
@@ -56,7 +56,7 @@ def check_gain(
     movies
         Of one camera mode; the more frames, the surer.
     gain
-        MRC or TIFF, multiplied to the frames.
+        MRC, TIFF or DM4, multiplied to the frames; of EER movies every file but `.gain` divides.
     rotation, flip
         As configured: quarter turns before the flip; see `load_gain`.
     seed
@@ -64,9 +64,10 @@ def check_gain(
     """
     asked = GainCheck(gain=str(gain), movies=tuple(map(str, movies)), configured=(rotation, flip))
     try:
-        total, n_frames = _sum_of_frames(movies)
-        found = structure_of(gain)
-        whole = load_gain(gain, (found.ny, found.nx))
+        total, n_frames, is_eer = _sum_of_frames(movies)
+        whole = read_gain(gain)
+        if is_eer and gain.suffix.lower() != ".gain":
+            whole = inverted(whole)
     except (FormatError, OSError, ValueError) as error:
         return _with(asked, flag="gain_unchecked", sentence=f"could not be compared: {error}")
     try:
@@ -113,10 +114,11 @@ def _with(check: GainCheck, **changes: Any) -> GainCheck:
     return msgspec.structs.replace(check, **changes)
 
 
-def _sum_of_frames(movies: Sequence[Path]) -> tuple[np.ndarray, int]:
-    """Add raw frames up, one in memory at a time."""
+def _sum_of_frames(movies: Sequence[Path]) -> tuple[np.ndarray, int, bool]:
+    """Add raw frames up, one in memory at a time; tell whether they are of EER movies."""
     total: np.ndarray | None = None
     count = 0
+    is_eer = False
     for path in movies:
         if count >= ENOUGH_FRAMES:
             break
@@ -125,12 +127,13 @@ def _sum_of_frames(movies: Sequence[Path]) -> tuple[np.ndarray, int]:
                 total = np.zeros((movie.ny, movie.nx), np.float32)
             if total.shape != (movie.ny, movie.nx):
                 raise ValueError(f"{path} is {movie.nx} x {movie.ny} px, unlike the movies before")
+            is_eer = movie.format == "eer"
             for _, frame in movie.frames():
                 total += frame
                 count += 1
     if total is None:
         raise FileNotFoundError("no movie was given")
-    return total, count
+    return total, count, is_eer
 
 
 def _middle(total: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

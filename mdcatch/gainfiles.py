@@ -41,7 +41,7 @@ class Choice(NamedTuple):
 
     path: str | None
     reason: str
-    flag: str = ""  # gain_missing, gain_by_date, gain_by_order, gain_unreadable
+    flag: str = ""  # gain_missing, gain_by_date, gain_by_order
     of_session: bool = False
 
 
@@ -73,11 +73,11 @@ def choose_gain(
     near, far, when = list(beside), list(in_folder), _moment(movie, acquired_at)
     named = _by_name(stated, [*far, *near]) if stated else None
     if named is not None:
-        return _readable(Choice(named, f"{_name(named)} is stated by the metadata"))
+        return Choice(named, f"{_name(named)} is stated by the metadata")
     if not stated:
         found = _of_serialem(near, when) or _of_patterns(near, camera)
         if found is not None:
-            return _readable(found)
+            return found
     # EPU's names of EER gains have dates: one is valid until the next.
     dated = _newest([path for path in far if path.lower().endswith(".gain")], when)
     if dated is not None:
@@ -110,14 +110,6 @@ def _of_serialem(near: list[str], when: datetime | None) -> Choice | None:
         only = "the only reference beside the movie"
         return Choice(references[0], only, "gain_by_order", of_session=True)
     return None
-
-
-def _readable(choice: Choice) -> Choice:
-    path = choice.path or ""
-    if not path.lower().endswith((".dm3", ".dm4")):
-        return choice
-    why = f"{_name(path)} has to be converted to MRC or TIFF"
-    return choice._replace(reason=why, flag="gain_unreadable")
 
 
 def needs_gain(format: str, detector_id: str | None, gain_corrected: bool | None = None) -> bool:
@@ -192,7 +184,7 @@ def _newest(paths: list[str], when: datetime | None) -> str | None:
 def _by_name(stated: str, paths: list[str]) -> str | None:
     """Find a base name; a twin that can be read as it is goes before what is stated.
 
-    For EER a `.gain` is multiplied and its converted MRC divided; a DM4 is not read.
+    For EER a `.gain` is multiplied and its converted MRC divided; a DM4 goes last.
     """
     stem, wanted = PurePosixPath(stated).stem.lower(), stated.lower()
     better = {".mrc": (".gain",), ".dm4": (".mrc", ".tif", ".tiff")}

@@ -25,14 +25,24 @@ class Gains:
         self._seen: dict[str, set[str]] = {}
         self._in_folders: list[str] = []
         self._current: str | None = None
+        self._has_news = False
 
     def add(self, path: str) -> None:
         """Note a gain file."""
-        self._seen.setdefault(path.rpartition("/")[0], set()).add(path)
+        beside = self._seen.setdefault(path.rpartition("/")[0], set())
+        self._has_news |= path not in beside
+        beside.add(path)
 
     def stock(self, paths: Iterable[str]) -> None:
         """Take the present contents of the site's gain folders."""
-        self._in_folders = sorted(paths)
+        found = sorted(paths)
+        self._has_news |= not set(found) <= set(self._in_folders)
+        self._in_folders = found
+
+    def take_news(self) -> bool:
+        """Tell whether gains have come since the last call."""
+        had, self._has_news = self._has_news, False
+        return had
 
     def choose(
         self,

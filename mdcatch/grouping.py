@@ -142,6 +142,8 @@ def as_ready(state: State, old: events.MovieSettled, came: MetadataCame) -> Read
         ),
         metadata_path=came.metadata_path,
         record=came.record,
+        series=came.series,
+        section=came.section,
         gain_path=old.gain_path,
         defects_path=old.defects_path,
         complete_by=old.complete_by,

@@ -73,6 +73,8 @@ class State(msgspec.Struct):
     learned: dict[str, Optics] = msgspec.field(default_factory=dict)  # by session
     last: dict[str, events.MovieSettled] = msgspec.field(default_factory=dict)  # by session
     lacking: dict[str, events.MovieSettled] = msgspec.field(default_factory=dict)  # own metadata
+    gainless: dict[str, str] = msgspec.field(default_factory=dict)  # movie -> path, gain awaited
+    planned: dict[str, events.SessionPlanned] = msgspec.field(default_factory=dict)  # by session
     overrides: dict[str, events.MovieOverridden] = msgspec.field(default_factory=dict)
 
     @property
@@ -141,6 +143,8 @@ def _fold_session(state: State, body: Body) -> None:
             state.sessions[body.session] = body
         case events.SessionDescribed():
             state.described[body.session] = body
+        case events.SessionPlanned():
+            state.planned[body.session] = body
 
 
 def _wait(state: State, body: events.WaitStarted | events.WaitEnded) -> None:
@@ -172,6 +176,9 @@ def _settle(state: State, body: events.MovieSettled, at: float) -> None:
         shift=optics.shift_of(body),
     )
     state.gain_path = body.gain_path or state.gain_path
+    state.gainless.pop(body.movie, None)
+    if "gain_missing" in body.flags:
+        state.gainless[body.movie] = state.where(body)
     state.last[body.session] = body
     if body.metadata == "inherited":
         state.lacking[body.movie] = body

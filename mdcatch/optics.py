@@ -126,7 +126,9 @@ def find(groups: list[Group], key: OpticsKey, threshold: float | None) -> Group 
     return group if distance <= threshold else None
 
 
-def opened(groups: list[Group], key: OpticsKey, *, provisional: bool = False) -> OpticsGrouped:
+def opened(
+    groups: list[Group], key: OpticsKey, *, provisional: bool = False, mtf_path: str | None = None
+) -> OpticsGrouped:
     """Return the event that opens a new group for `key`."""
     number = len(groups) + 1
     return OpticsGrouped(
@@ -139,6 +141,7 @@ def opened(groups: list[Group], key: OpticsKey, *, provisional: bool = False) ->
         session=key.optics.session,
         acquisition_area=key.area,
         provisional=provisional,
+        mtf_path=mtf_path,
     )
 
 

@@ -57,7 +57,7 @@ class Exposure(msgspec.Struct):
     """One exposure until it is settled: its files, and what was last said of it."""
 
     identity: str
-    since: float  # monotonic time of the first notice
+    since: float  # monotonic time of the first notice, or since when all roots can be seen
     patience: Patience = Patience()
     session: str = ""
     announced: bool = False

@@ -14,7 +14,7 @@ import msgspec
 
 from mdcatch import derive
 from mdcatch.derive import EerPlan, Sampling, Suggestion
-from mdcatch.parsers.record import Field, Record, Source
+from mdcatch.parsers.record import Field, Record
 from services.kit.sitetables import Camera, Microscope
 
 # How far two statements of one quantity may differ, as a share of the larger.
@@ -41,7 +41,7 @@ class Exposure(msgspec.Struct, kw_only=True):
     frame_doses: tuple[tuple[float, int], ...] = ()  # dose and number of such frames, if uneven
     group_frames: int = 1
     eer: EerPlan | None = None
-    sources: dict[str, Source] = {}
+    sources: dict[str, str] = {}  # field -> `Source`, or "site default"
     flags: dict[str, str] = {}  # word -> sentence
 
     def suggest(self, diameter_A: float, *, is_helix: bool = False) -> Suggestion | None:

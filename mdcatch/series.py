@@ -108,8 +108,14 @@ class Series:
         entry = state.exposures.get(identity)
         if entry is not None and entry.status is Status.SETTLED:
             if entry.metadata == "inherited" and shot.code is None:
-                encoded = _encode(shot.record)
-                yield MetadataCame(movie=identity, metadata_path=path, record=encoded)
+                is_series = shot.record.kind == "tilt_series"
+                yield MetadataCame(
+                    movie=identity,
+                    metadata_path=path,
+                    record=_encode(shot.record),
+                    series=path if is_series else "",
+                    section=shot.section if is_series else None,
+                )
             return
         exposure = shelf.exposure(identity, state, now)
         if exposure.metadata is not None and exposure.section is None:

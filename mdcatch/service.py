@@ -15,8 +15,10 @@ import msgspec
 from mdcatch import checks, grouping, optics
 from mdcatch.checks import Physics
 from mdcatch.config import MdcatchConfig
-from mdcatch.describe import description, settings_changed
-from mdcatch.ledger import SESSION, Entry, State, Status, closing, fold, refusal
+from mdcatch.describe import description, is_news, plan, settings_changed
+from mdcatch.ledger import Entry, State, Status, closing, fold, refusal
+from mdcatch.publish import mtf_path, publication
+from mdcatch.rulings import added, lost, of_settled, overridden, project_path
 from mdcatch.stimuli import (
     Described,
     MetadataCame,
@@ -47,7 +49,9 @@ _MATTERS = frozenset(
     | {"spherical_aberration_mm", "amplitude_contrast", "gain_path", "optics_group"}
 )
 # Differ whenever a movie is published again, and mean nothing.
-_CIRCUMSTANCES = frozenset({"metadata", "metadata_path", "sources", "flags", "complete_by"})
+_CIRCUMSTANCES = frozenset(
+    {"metadata", "metadata_path", "sources", "flags", "notes", "complete_by"}
+)
 
 
 class Show(Protocol):
@@ -89,8 +93,10 @@ class Mdcatch:
                 return list(self._of_exposure(state, stimulus))
             case MetadataCame() if stimulus.movie in state.lacking:
                 return list(self._update(state, stimulus))
-            case Replaced() | Moved() | Override():
-                return _of_settled(state, stimulus)
+            case Replaced() | Moved():
+                return of_settled(state, stimulus)
+            case Override():
+                return list(overridden(state, stimulus))
             case Quiet() if not state.closed:
                 return [*grouping.offer(state, self._config), closing(state)]
             case _:
@@ -106,9 +112,9 @@ class Mdcatch:
             case Opened():
                 return [events.SessionReopened(raw=stimulus.raw)]
             case RootSeen() if stimulus.path not in state.roots:
-                return [_added(state, stimulus)]
+                return [added(state, stimulus)]
             case RootLost() if stimulus.root not in state.lost:
-                return [_lost(stimulus)]
+                return [lost(stimulus)]
             case RootFound() if stimulus.root in state.lost:
                 return [events.WaitEnded(subject=stimulus.root, code=Code.UNAVAILABLE)]
             case SessionMet() if stimulus.session not in state.sessions:
@@ -179,6 +185,9 @@ class Mdcatch:
     ) -> Iterator[Body]:
         movie = stimulus.movie
         entry = state.exposures.get(movie)
+        override = state.overrides.get(movie)
+        if entry is not None and override is not None and override.ignore:
+            return  # found before a person's decision, told after it
         if entry is None:
             entry = Entry()
             session = getattr(stimulus, "session", "") or state.session_of(movie)
@@ -228,6 +237,9 @@ class Mdcatch:
         learned = grouping.learned(state, body, physics, self._config)
         if learned is not None:
             yield learned
+        planned = plan(physics, body.movie, self._config.particle_diameter_A)
+        if planned is not None and is_news(planned, state.planned.get(body.session)):
+            yield planned
 
     def _settled(
         self, state: State, ready: Ready
@@ -245,13 +257,13 @@ class Mdcatch:
         provisional = grouping.is_provisional(state, physics, threshold, self._config)
         group = optics.find(state.groups, physics.key, threshold)
         number = len(state.groups) + 1 if group is None else group.number
-        link, path = _project_path(state, ready.path)
-        body = checks.publication(
-            ready, physics, number, provisional=provisional, link=link, path=path
-        )
+        link, path = project_path(state, ready.path)
+        body = publication(ready, physics, number, provisional=provisional, link=link, path=path)
         before: list[Body] = []
         if group is None:
-            before.append(optics.opened(state.groups, physics.key, provisional=provisional))
+            mtf = mtf_path(physics)
+            group = optics.opened(state.groups, physics.key, provisional=provisional, mtf_path=mtf)
+            before.append(group)
         return before, body, physics
 
     def _update(self, state: State, came: MetadataCame) -> Iterator[Body]:
@@ -274,37 +286,3 @@ class Mdcatch:
         if _MATTERS.intersection(changed):
             yield from bodies
             yield body
-
-
-def _of_settled(state: State, stimulus: Replaced | Moved | Override) -> list[Body]:
-    entry = state.exposures.get(stimulus.movie)
-    match stimulus:
-        case Replaced() if entry is not None and entry.status is Status.SETTLED:
-            return [events.MovieChanged(movie=stimulus.movie, detail=stimulus.detail[:4000])]
-        case Moved() if entry is not None and entry.path != stimulus.path:
-            return [events.MovieMoved(movie=stimulus.movie, path=stimulus.path)]
-        case Override():
-            body = events.MovieOverridden(**msgspec.structs.asdict(stimulus))
-            return [] if state.overrides.get(stimulus.movie) == body else [body]
-    return []
-
-
-def _added(state: State, seen: RootSeen) -> Body:
-    """Name a root in the project: the raw folder is `Movies`, others follow in order."""
-    link = "Movies" if seen.path == state.raw else f"Movies_{len(state.roots) + 1}"
-    return events.RootAdded(link=link, **msgspec.structs.asdict(seen))
-
-
-def _lost(stimulus: RootLost) -> Body:
-    return events.WaitStarted(
-        subject=stimulus.root or SESSION, code=Code.UNAVAILABLE, detail=stimulus.detail[:4000]
-    )
-
-
-def _project_path(state: State, path: str) -> tuple[str | None, str]:
-    """Return the link of a movie's root, None for the raw folder, and the path below it."""
-    if not path.startswith("/"):
-        return None, path
-    roots = [root for root in state.roots.values() if path.startswith(f"{root.path}/")]
-    root = max(roots, key=lambda one: len(one.path), default=None)
-    return (None, path) if root is None else (root.link, path[len(root.path) + 1 :])

@@ -48,6 +48,7 @@ class Shelf:
         self.is_backlog = config.backlog  # until the first scan is over
         self.saw_metadata = False
         self._spares: defaultdict[str, set[str]] = defaultdict(set)
+        self._ignored: defaultdict[str, set[str]] = defaultdict(set)  # files of such exposures
 
     # ---- which root
 
@@ -79,6 +80,7 @@ class Shelf:
             return
         override = state.overrides.get(name.identity)
         if override is not None and override.ignore:
+            self._ignored[name.identity].add(path)
             return
         if name.role in (Role.IMAGE, Role.FRACTIONS):
             if path not in self.sums:
@@ -182,6 +184,17 @@ class Shelf:
             self.watches[watch.path] = FileName(Role.MOVIE, name.identity, not name.foreign), watch
             self.give(exposure, "movie", watch)
 
+    def miss(self, identity: str, state: State, now: float) -> None:
+        """Wait for the files of an exposure that is known of and not decided."""
+        if identity not in self.exposures:
+            exposure = self.exposure(identity, state, now)
+            exposure.announced = exposure.vanished = True
+
+    def hold(self, now: float) -> None:
+        """A root cannot be seen, or is back just now: nobody is late because of that."""
+        for exposure in self.exposures.values():
+            exposure.since = now
+
     # ---- leaving
 
     def vanished(self, path: str, now: float) -> None:
@@ -216,17 +229,23 @@ class Shelf:
         if exposure.metadata is not None and exposure.section is None:
             self.watches.pop(exposure.metadata.path, None)
 
-    def reconsider(self, identity: str, state: State) -> None:
-        """A person has decided about an exposure: look at its files again."""
+    def reconsider(self, identity: str, state: State, now: float) -> list[str]:
+        """A person has decided about an exposure; return its files that are met again."""
         override = state.overrides[identity]
         exposure = self.exposures.get(identity)
-        if exposure is not None:
-            exposure.accepted = bool(override.accept)
-            self.fresh.add(identity)
-            if override.ignore:
+        if override.ignore:
+            if exposure is not None:
+                watches = filter(None, (exposure.movie, exposure.metadata))
+                self._ignored[identity].update(watch.path for watch in watches)
                 self.settled(exposure)
-                return
-        self.returns += sorted(self._spares.get(identity, ()))
+            return []
+        if state.exposures[identity].status is not Status.SETTLED:
+            self.miss(identity, state, now)
+            self.exposures[identity].accepted = bool(override.accept)
+            self.fresh.add(identity)
+        again = self._spares.get(identity, set()) | self._ignored.pop(identity, set())
+        self.returns += sorted(again)
+        return sorted(again)
 
 
 def duplicate(path: str, first: str) -> Stimulus:

@@ -68,13 +68,13 @@ class RawSource:
         given = dict(trees or {}) | ({roots[0].path: tree} if tree is not None else {})
         self._grounds = [self._ground(root, given, is_raw=root is roots[0]) for root in roots]
         self._shelf = Shelf(config, self._grounds)
-        series = Series(self._shelf)
-        self._meeting = Meeting(self._shelf, series)
-        self._examiner = Examiner(self._shelf, series, self._meeting, clock)
+        self._series = Series(self._shelf)
+        self._meeting = Meeting(self._shelf, self._series)
+        self._examiner = Examiner(self._shelf, self._series, self._meeting, clock)
         self._reporter = Reporter(config, self._shelf)
         self._wake: Callable[[], None] | None = None
         self._orders: deque[Stimulus] = deque()
-        self._is_open = False
+        self._is_open = self._is_complete = False
         self._quiet = 0
         self._news_at = float("-inf")  # when something was last found
         self._gains_at = float("-inf")
@@ -124,7 +124,8 @@ class RawSource:
         self._stock_gains(now)
         stimuli += self._meeting.again(state, now)
         stimuli += self._examiner.run(now, begin + BUDGET_S, state)
-        self._obey(state)
+        stimuli += self._examiner.gains(state)
+        self._obey(state, now)
         stimuli += self._reporter.report(state, now)
         if stimuli or hurried:
             self._news_at = now
@@ -142,9 +143,11 @@ class RawSource:
         batches = []
         hurried = False
         for ground in self._grounds:
-            hints = ground.take()
+            hints, was_lost = ground.take(), ground.is_lost
             told, found = ground.look(now, hints)
             news += told
+            if was_lost or ground.is_lost:
+                self._shelf.hold(now)
             batches.append((ground, found))
             hurried |= self._examiner.hurry(ground, hints, state, now)
             self._meeting.survey(ground, found)
@@ -160,7 +163,16 @@ class RawSource:
                 news += self._meeting.meet(ground, one, state, now)
         if not self._grounds[0].is_lost:
             self._shelf.is_backlog = False
+        if not self._is_complete and not any(ground.is_lost for ground in self._grounds):
+            self._is_complete = True
+            self._miss(state, now)
         return news, hurried
+
+    def _miss(self, state: State, now: float) -> None:
+        """Ask for what was under way when the daemon ended: its files may have gone meanwhile."""
+        for identity, entry in state.exposures.items():
+            if entry.status in (Status.SEEN, Status.WAITING):
+                self._shelf.miss(identity, state, now)
 
     def _opened(self, paths: list[str]) -> Opened:
         name = self._config.name or self._grounds[0].name
@@ -182,12 +194,13 @@ class RawSource:
 
     # ---- what a person decided, and settled files
 
-    def _obey(self, state: State) -> None:
+    def _obey(self, state: State, now: float) -> None:
         """Act on what a person decided since the last poll."""
         for identity, override in state.overrides.items():
             if self._decisions.get(identity) is not override:
                 self._decisions[identity] = override
-                self._shelf.reconsider(identity, state)
+                for path in self._shelf.reconsider(identity, state, now):
+                    self._series.forget(path)
 
     def _audit(self, state: State, *, idle: bool) -> list[Stimulus]:
         """Look again at settled movies that may have changed, and at some others when idle."""

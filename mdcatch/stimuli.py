@@ -118,6 +118,8 @@ class MetadataCame(Stimulus, frozen=True, kw_only=True):
     movie: str
     metadata_path: str
     record: bytes
+    series: str = ""  # metadata file that speaks for several movies
+    section: int | None = None
 
 
 class Replaced(Stimulus, frozen=True, kw_only=True):

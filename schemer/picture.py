@@ -315,18 +315,23 @@ def _toward(
 @cache
 def _width(text: str, size: float, bold: bool = False) -> float:
     from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import TextPath
+    from matplotlib.textpath import text_to_path
 
     if not text.strip():
         return 0.0
-    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal")
-    return float(TextPath((0, 0), text.replace("$", "S"), size=size, prop=font).get_extents().width)
+    font = FontProperties(family="DejaVu Sans", weight="bold" if bold else "normal", size=size)
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
 
 
 def _cut(text: str, room: float, size: float, bold: bool = False) -> str:
     """Return as much of a text as fits."""
     if _width(text, size, bold) <= room:
         return text
-    while text and _width(text + "...", size, bold) > room:
-        text = text[:-1]
-    return text + "..."
+    fitting, too_many = 0, len(text)
+    while too_many - fitting > 1:  # halves: names may be long, and each width costs
+        middle = (fitting + too_many) // 2
+        if _width(text[:middle] + "...", size, bold) > room:
+            too_many = middle
+        else:
+            fitting = middle
+    return text[:fitting] + "..."

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mdcatch.launch.cli import session_app
-from services import stories
+from services import micrographs, running, stories
 from services.doctor import doctor
 from services.kit import session as sessions
 from services.kit import site as sites
@@ -34,6 +34,8 @@ keys_app = typer.Typer(no_args_is_help=True, help="CURVE keys, for TCP between h
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(keys_app, name="keys")
 app.add_typer(session_app, name="session")
+micrograph_app = typer.Typer(no_args_is_help=True, help="Keep or reject single micrographs.")
+app.add_typer(micrograph_app, name="micrograph")
 
 ProjectOption = Annotated[
     Path, typer.Option("--project", "-p", help="RELION project folder.", show_default=False)
@@ -71,6 +73,7 @@ ConfigOption = Annotated[
     typer.Option("--config", help="The site's file (default: /etc/coldstream/coldstream.toml)."),
 ]
 DoseOption = Annotated[float | None, typer.Option(help="Dose of a movie in e/A2, likewise.")]
+VoltageOption = Annotated[float | None, typer.Option(help="Voltage in kV, likewise.")]
 
 
 def _command(function: Callable[..., int | None]) -> Callable[..., None]:
@@ -147,6 +150,7 @@ def up(  # noqa: PLR0913
     ] = None,
     pixel_size: PixelOption = None,
     dose: DoseOption = None,
+    voltage: VoltageOption = None,
     settings: SetOption = None,
     config: ConfigOption = None,
 ) -> int:
@@ -163,6 +167,7 @@ def up(  # noqa: PLR0913
         "settle_s": settle,
         "pixel_size_A": pixel_size,
         "dose_e_A2": dose,
+        "voltage_kV": voltage,
         "close_when_idle": False,
     }
     _run(project, raw, changes, settings, config)
@@ -185,6 +190,7 @@ def process(  # noqa: PLR0913
     ] = None,
     pixel_size: PixelOption = None,
     dose: DoseOption = None,
+    voltage: VoltageOption = None,
     settings: SetOption = None,
     config: ConfigOption = None,
 ) -> int:
@@ -205,6 +211,7 @@ def process(  # noqa: PLR0913
         "scheduler": scheduler,
         "pixel_size_A": pixel_size,
         "dose_e_A2": dose,
+        "voltage_kV": voltage,
         "close_when_idle": True,
         # Nothing is being written any more: what is incomplete now stays so.
         "settle_s": 0.5,
@@ -260,6 +267,24 @@ def status(project: ProjectOption, as_json: JsonOption = False) -> int:
         for line in stories.status_lines(ledger):
             typer.echo(line)
     return 0
+
+
+@app.command()
+@_command
+def stop(
+    project: ProjectOption,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for its end.")] = 60.0,
+) -> int:
+    """Stop a session wherever it was started; `up` or `session open` goes on with it.
+
+    Exit codes: 0 stopped, 1 it did not run, 2 it did not stop.
+    """
+    layout = _layout(project)
+    if running.stop(layout, wait):
+        typer.echo(f"the session of {layout.project} has stopped")
+        return 0
+    typer.echo(f"the session of {layout.project} does not run", err=True)
+    return 1
 
 
 @app.command()
@@ -344,6 +369,8 @@ def report(
 
 
 app.command("doctor")(_command(doctor))
+for function in (micrographs.keep, micrographs.reject, micrographs.auto):
+    micrograph_app.command(function.__name__)(_command(function))
 
 
 @keys_app.command("new")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from services import running
 from services.kit.ledger import Ledger
 from services.kit.paths import Layout
 from services.kit.session import Session
@@ -38,8 +39,15 @@ def run_session(
     Raises
     ------
     Misuse, Fatal
-        A process cannot run; everything is stopped first.
+        The session runs already; or a process cannot run, and everything is stopped first.
     """
+    with running.alone(layout):
+        return _run(layout, session, screen, until)
+
+
+def _run(
+    layout: Layout, session: Session, screen: Screen, until: Callable[[Ledger], bool] | None
+) -> Ledger:
     layout.cluster_file.unlink(missing_ok=True)
     supervisor = Supervisor(commands(layout, session), screen.line)
     ledger = Ledger(layout)

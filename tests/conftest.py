@@ -11,6 +11,8 @@ import pytest
 
 # Ending takes a moment; what is still there after this time was forgotten.
 GRACE_S = 5.0
+# The default run has 12 minutes on two cores, for thousands of tests.
+SHOWN, SLOW_S = 25, 3.0
 # Threads and helpers that their libraries keep for the next use; none holds work of ours.
 KEPT_THREADS = ("asyncio_", "Dask-", "IO loop", "Profile", "ThreadPoolExecutor", "Tornado", "tmx_")
 KEPT_PROCESSES = ("resource_tracker", "forkserver")
@@ -56,6 +58,18 @@ def descriptors() -> set[str]:
 
 
 LOOKS = (children, threads, descriptors) if Path("/proc/self/fd").exists() else (threads,)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell at the end which tests are slow, unless the command line says how many to tell."""
+    if config.getoption("durations") is None:
+        config.option.durations, config.option.durations_min = SHOWN, SLOW_S
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from looking, thousands of times, at the modules that are loaded."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -8,16 +8,20 @@ import torch
 from torch import Tensor
 
 from algorithms.ctf import Ctf, from_smooth
-from algorithms.ctffit.diagnostics import (
-    WORST_RESOLUTION_A,
-    Profile,
-    fit_resolution_bin,
-    make_profile,
-)
+from algorithms.ctffit.ice import ice_of
 from algorithms.ctffit.picture import paint
 from algorithms.ctffit.polar import PolarSpectrum, to_polar
+from algorithms.ctffit.profile import Profile, make_profile
+from algorithms.ctffit.resolution import (
+    WORST_RESOLUTION_A,
+    aliasing_bin,
+    cross_validated_A,
+    fit_resolution_bin,
+)
 from algorithms.ctffit.search import Optimum, overfocus_correlation, search
 from algorithms.ctffit.spectrum import figure_of_merit, subtract_background
+from algorithms.ctffit.thickness import BAND_A, fit_thickness
+from algorithms.ctffit.thon import DM, SHIFT, P, Q
 from algorithms.ctffit.types import CtfFit, CtfFitOptions
 
 # The best of some thousand trials on noise reaches 4 to 5 deviations.
@@ -26,6 +30,9 @@ SIGNIFICANT = 7.0
 MIN_SCORE = 0.02
 # Log of the odds that make a fit with the defocus turned round the better explanation.
 OVERFOCUS_LOG_ODDS = 10.0
+# Lowest defocus that is looked for: below it no ring lies in any band.
+_LEAST_DEFOCUS_A = 200.0
+_PROFILE = ("s", "rotational", "epa", "model", "frc", "frc_sigma")
 
 
 def fit_ctf(
@@ -43,7 +50,7 @@ def fit_ctf(
     pixel_size_A
         That the spectrum belongs to: its edge is at 1 / (2 pixel) in 1/A.
     options
-        Microscope and search range.
+        Microscope and search range; a tilt needs the image, see `estimate_ctf`.
     device
         `cpu` or `cuda[:n]`, for the work on the whole plane; the search runs on the host.
 
@@ -52,6 +59,56 @@ def fit_ctf(
     ValueError
         The spectrum is not square and even, is not finite, or does not reach into the band.
     """
+    plane = _checked(spectrum, device)
+    # Some hundred evaluations of 10^4 bins: the host is quicker than the launches would be, and
+    # its sums have a fixed order.
+    host = plane.cpu()
+    polar = to_polar(host, pixel_size_A, options.min_resolution_A, options.max_resolution_A)
+    flat = subtract_background(plane, pixel_size_A, options)
+    found, optics, doubts = _search(polar, flat, pixel_size_A, options)
+    thickness_A = None
+    if options.find_thickness and not doubts:
+        optics, thickness_A = _slab(host, pixel_size_A, found, optics, options)
+    profile = make_profile(flat.cpu(), pixel_size_A, optics, options, thickness_A or 0.0)
+    resolution = _fit_resolution_A(profile, pixel_size_A)
+    whole = to_polar(host, pixel_size_A, options.min_resolution_A, 2.0 * pixel_size_A)
+    return CtfFit(
+        defocus_u_A=optics.defocus_u_A,
+        defocus_v_A=optics.defocus_v_A,
+        angle_deg=optics.angle_deg,
+        phase_shift_deg=optics.phase_shift_deg,
+        pixel_size_A=pixel_size_A,
+        score=figure_of_merit(flat, pixel_size_A, optics, options),
+        max_resolution_A=resolution,
+        reliable=not doubts,
+        doubts=doubts,
+        significance=_significance(polar, found.correlation),
+        cross_validated_A=cross_validated_A(polar, whole, found, options),
+        aliasing_A=_aliasing_A(profile),
+        ice=ice_of(host, pixel_size_A, profile.s, profile.rotational),
+        thickness_A=thickness_A,
+        profile=_arrays(profile),
+        diagnostic=paint(
+            flat, pixel_size_A, optics, options, profile, resolution, thickness_A or 0.0
+        ),
+        optics=optics,
+    )
+
+
+def _fit_resolution_A(profile: Profile, pixel_size_A: float) -> float:
+    """To where the rings follow the model, in A."""
+    found = 1.0 / float(profile.s[fit_resolution_bin(profile.frc)])
+    # The curves go on into the corners of the square; beyond Nyquist they prove nothing.
+    return min(max(found, 2.0 * pixel_size_A), WORST_RESOLUTION_A)
+
+
+def _aliasing_A(profile: Profile) -> float | None:
+    """Where the rings become too narrow for the box, in A; None where they do not."""
+    found = aliasing_bin(profile.extrema)
+    return None if found is None else 1.0 / float(profile.s[found])
+
+
+def _checked(spectrum: Tensor | np.ndarray, device: str) -> Tensor:
     if isinstance(spectrum, np.ndarray):
         spectrum = torch.from_numpy(np.array(spectrum, np.float32))  # readers give read-only views
     plane = spectrum.to(device=device, dtype=torch.float32)
@@ -59,46 +116,44 @@ def fit_ctf(
         raise ValueError(f"the spectrum is {tuple(plane.shape)}; it must be square and even")
     if not bool(torch.isfinite(plane).all()):
         raise ValueError("the spectrum holds values that are not finite")
-    # Some hundred evaluations of 10^4 bins: the host is quicker than the launches would be, and
-    # its sums have a fixed order.
-    polar = to_polar(plane.cpu(), pixel_size_A, options.min_resolution_A, options.max_resolution_A)
-    flat = subtract_background(plane, pixel_size_A, options)
+    return plane
+
+
+def _search(
+    polar: PolarSpectrum, flat: Tensor, pixel_size_A: float, options: CtfFitOptions
+) -> tuple[Optimum, Ctf, tuple[str, ...]]:
+    """Best fit, its optics and doubts; a doubtful one is looked for in a wider range too."""
     found = search(polar, options, options.min_defocus_A, options.max_defocus_A)
     optics, doubts = _judge(polar, flat, pixel_size_A, found, options)
-    if doubts:
-        low_A, high_A = 0.5 * options.min_defocus_A, 1.5 * options.max_defocus_A
-        wider = search(polar, options, low_A, high_A)
+    if doubts and doubts != ("overfocus",):
+        low_A = max(0.5 * options.min_defocus_A, _LEAST_DEFOCUS_A)
+        wider = search(polar, options, low_A, 1.5 * options.max_defocus_A)
         if wider.correlation > found.correlation:
             found = wider
             optics, doubts = _judge(polar, flat, pixel_size_A, found, options)
-    profile = make_profile(flat.cpu(), pixel_size_A, optics, options)
-    # The curves go on into the corners of the square; beyond Nyquist they prove nothing.
-    resolution = 1.0 / float(profile.s[fit_resolution_bin(profile.frc)])
-    resolution = min(max(resolution, 2.0 * pixel_size_A), WORST_RESOLUTION_A)
-    return CtfFit(
-        defocus_u_A=optics.defocus_u_A,
-        defocus_v_A=optics.defocus_v_A,
-        angle_deg=optics.angle_deg,
-        phase_shift_deg=optics.phase_shift_deg,
-        score=figure_of_merit(flat, pixel_size_A, optics, options),
-        max_resolution_A=resolution,
-        reliable=not doubts,
-        doubts=doubts,
-        significance=_significance(polar, found.correlation),
-        profile=_arrays(profile),
-        diagnostic=paint(flat, pixel_size_A, optics, options, profile, resolution),
-        optics=optics,
-    )
+    return found, optics, doubts
+
+
+def _slab(
+    host: Tensor, pixel_size_A: float, found: Optimum, optics: Ctf, options: CtfFitOptions
+) -> tuple[Ctf, float | None]:
+    """Optics and thickness of the fit of a slab, or those without one."""
+    reach_A = max(BAND_A[1], 2.0 * pixel_size_A)
+    polar = to_polar(host, pixel_size_A, BAND_A[0], reach_A)
+    slab = fit_thickness(polar, found, reach_A, options)
+    if slab is None:
+        return optics, None
+    return _optics(slab.found, options), slab.thickness_A
 
 
 def _significance(polar: PolarSpectrum, correlation: float) -> float:
     """Correlation in units of its deviation for bins of pure noise."""
-    return correlation * math.sqrt(polar.n_bins)
+    return correlation * math.sqrt(polar.grid.n_bins)
 
 
 def _optics(found: Optimum, options: CtfFitOptions) -> Ctf:
-    u, v, angle = from_smooth(found.dm_A, found.p_A, found.q_A)
-    shift = math.degrees(found.phase_shift)
+    u, v, angle = from_smooth(*found.x[[DM, P, Q]].tolist())
+    shift = math.degrees(float(found.x[SHIFT]))
     if options.find_phase_shift:
         # Amplitudes repeat every 180 degrees.
         shift = (shift - options.min_phase_shift_deg) % 180.0 + options.min_phase_shift_deg
@@ -138,6 +193,5 @@ def _judge(
 
 
 def _arrays(profile: Profile) -> dict[str, np.ndarray]:
-    names = ("s", "rotational", "epa", "model", "frc", "frc_sigma")
     curves = dataclasses.asdict(profile)
-    return {name: curves[name] for name in names}
+    return {name: curves[name] for name in _PROFILE}

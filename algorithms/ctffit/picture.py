@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from algorithms.ctf import Ctf, phase
-from algorithms.ctffit.diagnostics import Profile
-from algorithms.ctffit.spectrum import pixel_radius
+from algorithms.ctffit.plane import plane
+from algorithms.ctffit.profile import Profile, ring_model
 from algorithms.ctffit.types import CtfFitOptions
 
 
@@ -19,26 +19,30 @@ def paint(
     options: CtfFitOptions,
     profile: Profile,
     fit_resolution_A: float,
+    thickness_A: float = 0.0,
 ) -> Tensor:
     """Diagnostic image float32 `[n, n]`, values 0 .. 1, of a background-subtracted spectrum."""
     size = flat.shape[-1]
     reach = size * pixel_size_A
-    x, y, r = pixel_radius(size, flat.device)
-    s = r / reach
+    here = plane(size, flat.device)
+    x, y, s = here.x, here.y, here.r / reach
     low, high = 1.0 / options.min_resolution_A, 1.0 / options.max_resolution_A
     top = max(1.0 / fit_resolution_A, 1.5 * low)
-    experimental = _contrast(flat, (s > 0.5 * (low + top)) & (s <= top))
-    phi = phase(optics, x / reach, y / reach)
+    image = _contrast(flat, (s > 0.5 * (low + top)) & (s <= top))
+    below = slice(0, size // 2)  # y < 0
+    phi = phase(optics, x / reach, y[below] / reach)
     epa = torch.from_numpy(profile.epa).to(flat.device)
     along = torch.from_numpy(profile.phase).to(flat.device)
     # Painted back by phase: an astigmatic spectrum gets elliptic rings.
     rising = int(along.argmax()) + 1
     position = torch.searchsorted(along[:rising].contiguous(), phi.double().contiguous())
-    painted = _contrast(epa[position.clamp(max=rising - 1)].float(), (s > low) & (s <= top))
-    image = torch.where(y < 0, painted, experimental)
-    model = torch.where((s >= low) & (s <= high), torch.sin(phi).abs(), experimental)
-    image = torch.where((y < 0) & (x < 0), model, image)
-    return torch.where(s <= low, 0.0, image)
+    band = (s[below] > low) & (s[below] <= top)
+    painted = _contrast(epa[position.clamp(max=rising - 1)].float(), band)
+    left, inside = slice(0, size // 2), (s[below] >= low) & (s[below] <= high)
+    rings = ring_model(phi, s[below].square(), optics, thickness_A)
+    painted[:, left] = torch.where(inside, rings, image[below])[:, left]
+    image[below] = painted
+    return image.masked_fill_(s <= low, 0.0)
 
 
 def _contrast(image: Tensor, where: Tensor) -> Tensor:

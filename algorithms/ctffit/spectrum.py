@@ -4,13 +4,15 @@ Source: preprocessing.md sections 3.2 to 3.4.
 """
 
 import math
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad
 
 from algorithms import fourier
 from algorithms.ctf import Ctf, value
+from algorithms.ctffit.plane import plane
 from algorithms.ctffit.types import CtfFitOptions
 
 _CROSS_PX = 12
@@ -26,42 +28,86 @@ def spectrum_of_image(
     amplitudes = fourier.rfft2(image.float() - image.float().mean()).abs()
     amplitudes[0, 0] = 0.0
     new_pixel = max(pixel_size_A, target_pixel_A)
-    plane = fourier.zoom_spectrum(amplitudes, shape, pixel_size_A, size, new_pixel)
-    return plane, new_pixel
+    centred = fourier.zoom_spectrum(amplitudes, shape, pixel_size_A, size, new_pixel)
+    return centred, new_pixel
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """What the background of a size needs: where to measure, and pixels in each box."""
+
+    outside: Tensor
+    valid: Tensor
+    centre: Tensor
+    count: Tensor
+    width: int
+
+
+@lru_cache(maxsize=4)
+def _window(size: int, r_min: float, device: torch.device) -> _Window:
+    here = plane(size, device)
+    outside = (here.r > r_min) & (here.x.abs() > _CROSS_PX) & (here.y.abs() > _CROSS_PX)
+    valid = ((here.x.abs() > 1) & (here.y.abs() > 1)).float()
+    width = int(math.sqrt(2.0) * r_min) // 2 * 2 + 1
+    count = _box_sum(valid, width).clamp(min=0.5)
+    return _Window(outside, valid, here.r <= r_min, count, width)
 
 
 def subtract_background(spectrum: Tensor, pixel_size_A: float, options: CtfFitOptions) -> Tensor:
     """Spectrum `[n, n]` less its box average, in units of its deviation, spikes capped."""
     size = spectrum.shape[-1]
-    x, y, r = pixel_radius(size, spectrum.device)
     r_min = size * pixel_size_A / options.min_resolution_A
-    outside = (r > r_min) & (x.abs() > _CROSS_PX) & (y.abs() > _CROSS_PX)
-    mean, deviation = spectrum[outside].mean(), spectrum[outside].std()
-    scaled = spectrum / deviation.clamp(min=1e-30)
-    cap = mean / deviation.clamp(min=1e-30) + 10.0
-    axes = (x == 0) | (y == 0)
-    scaled = torch.where(axes, scaled.clamp(max=cap), scaled)
-    width = int(math.sqrt(2.0) * r_min) // 2 * 2 + 1
-    valid = ((x.abs() > 1) & (y.abs() > 1)).float()
-    average = _box(scaled * valid, width) / _box(valid, width).clamp(min=1e-12)
-    flat = torch.where(r <= r_min, 0.0, scaled - average)
+    window = _window(size, r_min, spectrum.device)
+    deviation, mean = torch.std_mean(spectrum[window.outside])
+    deviation = deviation.clamp(min=1e-30)
+    scaled = spectrum / deviation
+    cap = float(mean / deviation) + 10.0
     half = size // 2
-    inner = (x.abs() >= 3) & (y.abs() >= 3) & (x.abs() < half - 3) & (y.abs() < half - 3)
-    return flat.clamp(max=flat[inner].max())
+    scaled[half].clamp_(max=cap)
+    scaled[:, half].clamp_(max=cap)
+    average = _box_sum(scaled * window.valid, window.width) / window.count
+    flat = scaled.sub_(average).masked_fill_(window.centre, 0.0)
+    inner = slice(4, half - 2), slice(half + 3, size - 3)
+    return flat.clamp_(max=max(float(flat[a, b].max()) for a in inner for b in inner))
 
 
-def _box(image: Tensor, width: int) -> Tensor:
-    """Periodic average over `width` x `width` px, one axis after the other."""
+def _box_sum(image: Tensor, width: int) -> Tensor:
+    """Periodic sum over `width` x `width` px: differences of running sums, along each axis.
+
+    The running sums are double: differences of single ones would lose the last digits.
+    """
     half = width // 2
-    wrapped = pad(image[None, None], (half, half, half, half), mode="circular")
-    rows = avg_pool2d(wrapped, (1, width), stride=1)
-    return avg_pool2d(rows, (width, 1), stride=1)[0, 0]
+    for axis in (0, 1):
+        size = image.shape[axis]
+        order = torch.arange(-half - 1, size + half, device=image.device) % size
+        running = image.index_select(axis, order).cumsum(axis, dtype=torch.float64)
+        image = running.narrow(axis, width, size) - running.narrow(axis, 0, size)
+    return image.float()
 
 
-def pixel_radius(size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """(x `[1, n]`, y `[n, 1]`, radius `[n, n]`) in px from the origin of a centred plane."""
-    x, y = fourier.centred_frequencies(size, 1.0 / size, device=device)
-    return x, y, torch.sqrt(x * x + y * y)
+@dataclass(frozen=True, eq=False)
+class _ScoredPixels:
+    """Places of the pixels that the score looks at, frequencies in 1/A, soft mask; `[k]` each."""
+
+    pixels: Tensor
+    sx: Tensor
+    sy: Tensor
+    mask: Tensor
+
+
+@lru_cache(maxsize=4)
+def _scored(
+    size: int, pixel_size_A: float, band_A: tuple[float, float], device: torch.device
+) -> _ScoredPixels:
+    here = plane(size, device)
+    reach = size * pixel_size_A
+    keep = (here.x < -_SCORE_CROSS_PX) & (here.y.abs() > _SCORE_CROSS_PX)
+    keep = keep & (here.r > reach / band_A[0]) & (here.r < reach / band_A[1])
+    iy, ix = torch.nonzero(keep, as_tuple=True)
+    centre, width = (reach / max(band_A[1], limit) for limit in _SOFT_MASK_A)
+    ramp = ((here.r[iy, ix] - centre) / width + 0.5).clamp(0.0, 1.0)
+    mask = 0.5 - 0.5 * torch.cos(math.pi * ramp)
+    return _ScoredPixels(iy * size + ix, here.x[0, ix] / reach, here.y[iy, 0] / reach, mask)
 
 
 def figure_of_merit(
@@ -71,19 +117,13 @@ def figure_of_merit(
 
     `flat` is the background-subtracted spectrum `[n, n]`.
     """
-    size = flat.shape[-1]
-    x, y, r = pixel_radius(size, flat.device)
-    reach = size * pixel_size_A
-    centre, width = (reach / max(options.max_resolution_A, limit) for limit in _SOFT_MASK_A)
-    ramp = ((r - centre) / width + 0.5).clamp(0.0, 1.0)
-    masked = flat * (0.5 - 0.5 * torch.cos(math.pi * ramp))
-    keep = (x < -_SCORE_CROSS_PX) & (y.abs() > _SCORE_CROSS_PX)
-    keep = keep & (r > reach / options.min_resolution_A) & (r < reach / options.max_resolution_A)
-    sx, sy = x / reach, y / reach
-    model = value(optics, sx, sy).abs()[keep]
-    pair = torch.stack([masked[keep], model])
+    band = (options.min_resolution_A, options.max_resolution_A)
+    scored = _scored(flat.shape[-1], pixel_size_A, band, flat.device)
+    masked = flat.reshape(-1)[scored.pixels] * scored.mask
+    model = value(optics, scored.sx, scored.sy).abs()
+    pair = torch.stack([masked, model]).double()
     penalty = 0.0
     if options.astigmatism_tolerance_A > 0.0:
         difference = optics.defocus_u_A - optics.defocus_v_A
         penalty = difference**2 / (2.0 * options.astigmatism_tolerance_A**2 * model.numel())
-    return float(torch.nan_to_num(torch.corrcoef(pair.double())[0, 1])) - penalty
+    return float(torch.nan_to_num(torch.corrcoef(pair)[0, 1])) - penalty

@@ -9,6 +9,14 @@ import numpy as np
 
 from algorithms.ctffit.types import CtfFit
 
+_COLUMNS = (
+    "micrograph number",
+    "defocus 1, defocus 2 (A)",
+    "azimuth of astigmatism (degrees)",
+    "additional phase shift (radians)",
+    "cross-correlation",
+    "fitted to (A)",
+)
 _ROWS = ("s", "rotational", "epa", "model", "frc", "frc_sigma")
 
 
@@ -36,29 +44,39 @@ def avrot_text(fit: CtfFit, source: str) -> str:
     return "\n".join((*comments, *rows)) + "\n"
 
 
-def summary_text(fit: CtfFit, source: str, pixel_size_A: float) -> str:
+def summary_text(fit: CtfFit, source: str) -> str:
     """Return `<root>_PS.txt`: comments, then the numbers of the fit in CTFFIND's order.
 
     Parameters
     ----------
     fit, source
         As for `avrot_text`.
-    pixel_size_A
-        Of the spectrum.
     """
+    extra = _extra(fit)
     comments = (
         "# CTF fit by coldstream",
         f"# Input: {source}",
         # RELION finds this line by its words and reads the numbers by their places in it.
-        f"# Pixel size: {pixel_size_A:.3f} Angstroms ; acceleration voltage: "
+        f"# Pixel size: {fit.pixel_size_A:.3f} Angstroms ; acceleration voltage: "
         f"{fit.optics.voltage_kV:.1f} keV ; spherical aberration: "
         f"{fit.optics.spherical_aberration_mm:.2f} mm ; amplitude contrast: "
         f"{fit.optics.amplitude_contrast:.2f}",
-        "# Columns: micrograph number; defocus 1, defocus 2 (A); azimuth of astigmatism (degrees); "
-        "additional phase shift (radians); cross-correlation; fitted to (A)",
+        "# Columns: " + "; ".join((*_COLUMNS, *(name for name, _ in extra))),
     )
     numbers = (
         f"1.000000 {fit.defocus_u_A:.6f} {fit.defocus_v_A:.6f} {fit.angle_deg:.6f} "
         f"{math.radians(fit.phase_shift_deg):.6f} {fit.score:.6f} {fit.max_resolution_A:.6f}"
     )
-    return "\n".join((*comments, numbers)) + "\n"
+    return "\n".join((*comments, " ".join((numbers, *(text for _, text in extra))))) + "\n"
+
+
+def _extra(fit: CtfFit) -> list[tuple[str, str]]:
+    """Name and text of the columns of tilt and thickness, where they were fitted."""
+    if fit.tilt is None and fit.thickness_A is None:
+        return []
+    axis, angle = (0.0, 0.0) if fit.tilt is None else (fit.tilt.axis_deg, fit.tilt.angle_deg)
+    return [
+        ("tilt axis (degrees)", f"{axis:.6f}"),
+        ("tilt angle (degrees)", f"{angle:.6f}"),
+        ("thickness (A)", f"{fit.thickness_A or 0.0:.6f}"),
+    ]

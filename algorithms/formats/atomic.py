@@ -1,8 +1,12 @@
 """Files that are either the old one or the new one, never half of one."""
 
 import os
+import re
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
+
+_ABANDONED = re.compile(r"\..+\.(\d+)-[0-9a-f]{12}\.tmp")
 
 
 def atomic_write(
@@ -31,7 +35,9 @@ def atomic_write(
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     # Hidden and unique: a reader's wildcard never matches it, two writers never share it.
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    # It tells whose it is, so that what a killed writer left can be removed.
+    name = f".{target.name}.{os.getpid()}-{secrets.token_hex(6)}.tmp"
+    temporary = target.with_name(name)
     content = data.encode() if isinstance(data, str) else data
     try:
         with open(temporary, "wb") as file:
@@ -47,6 +53,33 @@ def atomic_write(
     if durable:
         sync_folder(target.parent)
     return status
+
+
+def remove_abandoned(paths: Iterable[Path]) -> int:
+    """Remove unfinished copies whose writer does not live any more; return how many.
+
+    Parameters
+    ----------
+    paths
+        Files; those with other names than `atomic_write` gives are left alone.
+    """
+    removed = 0
+    for path in paths:
+        found = _ABANDONED.fullmatch(path.name)
+        if found is not None and not _lives(int(found[1])):
+            path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is somebody else's
+    return process != os.getpid()  # our own number, but an earlier process: nothing is written yet
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:

@@ -1,25 +1,38 @@
 """Gain references: multiplicative, in the orientation and size of the movie.
 
-Source: preprocessing.md section 1.5.
+Source: preprocessing.md sections 1.2, 1.5 and 1.6.
 """
 
 import os
+from pathlib import Path
 
 import numpy as np
 
+from algorithms.formats import dm4
 from algorithms.formats.errors import FormatError
 from algorithms.formats.movie import open_movie
+from algorithms.formats.mrcmovie import MrcMovie
+from algorithms.formats.tiffmovie import TiffMovie
+
+_DM = (".dm3", ".dm4")
+_GAIN = ".gain"  # TFS's own: a TIFF, and no camera's TIFF movies are turned like it
 
 
 def load_gain(
-    path: str | os.PathLike[str], shape: tuple[int, int], rotation: int = 0, flip: int = 0
+    path: str | os.PathLike[str],
+    shape: tuple[int, int],
+    rotation: int = 0,
+    flip: int = 0,
+    *,
+    is_eer: bool = False,
 ) -> np.ndarray:
     """Gain `[ny, nx]`, float32: corrected = raw x gain; 0 marks a defect.
 
     Parameters
     ----------
     path
-        MRC or TIFF; a TIFF is turned upside down like TIFF movies are.
+        MRC, TIFF, DM3 or DM4. A TIFF and a DM file are turned upside down like TIFF movies are, a
+        `.gain` file, which is a TIFF as well, is not: so it fits the events of its camera.
     shape
         (ny, nx) of the movie. A gain that is smaller or larger by a whole factor (the same along
         both axes: counting gain and super-resolution movie or the reverse) is replicated or
@@ -28,6 +41,9 @@ def load_gain(
         Quarter turns, 0 to 3, before the flip: one turn is out[x, H-1-y] = in[y, x].
     flip
         0 none, 1 upside down, 2 left-right.
+    is_eer
+        The movie is an EER one. Then every file but `.gain` is taken, as RELION does, for one that
+        divides: what multiplies is its mean over it.
 
     Raises
     ------
@@ -38,18 +54,63 @@ def load_gain(
     """
     if rotation not in range(4) or flip not in range(3):
         raise ValueError(f"gain rotation {rotation} must be 0 to 3 and flip {flip} 0 to 2")
-    with open_movie(path) as file:
-        if file.n_frames != 1:
-            raise FormatError(path, "BAD_HEADER", f"a gain with {file.n_frames} sections, not 1")
-        gain = next(file.frames())[1].astype(np.float32)
+    gain = np.rot90(read_gain(path), -rotation)
+    gain = (gain, gain[::-1], gain[:, ::-1])[flip]
+    gain = _fit(gain, shape, path)
+    if is_eer and Path(path).suffix.lower() != _GAIN:
+        gain = inverted(gain)
+    return np.ascontiguousarray(gain)
+
+
+def read_gain(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return a gain `[ny, nx]`, float32, in MRC orientation, as it is in its file.
+
+    Raises
+    ------
+    FormatError
+        As `read_image`; BAD_HEADER: values that are not finite, or all 0.
+    """
+    gain = read_image(path)
     if not np.isfinite(gain).all() or not gain.any():
         raise FormatError(path, "BAD_HEADER", "the gain has values that are not finite, or all 0")
-    gain = np.rot90(gain, -rotation)
-    gain = (gain, gain[::-1], gain[:, ::-1])[flip]
-    return np.ascontiguousarray(_fit(gain, shape, path))
+    return gain
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the file's only image `[ny, nx]`, float32, in MRC orientation.
+
+    Raises
+    ------
+    FormatError
+        As `open_movie` and `dm4.read_image`; BAD_HEADER where there are several images.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in _DM:
+        return dm4.load(path)
+    with open_movie(path) as file:
+        if not isinstance(file, MrcMovie | TiffMovie) or file.n_frames != 1:
+            detail = f"a gain with {file.n_frames} sections, not 1"
+            if file.format == "eer":
+                detail = "an EER movie is no gain reference"
+            raise FormatError(path, "BAD_HEADER", detail)
+        if isinstance(file, TiffMovie):
+            file.as_stored = suffix == _GAIN
+        return next(file.frames())[1].astype(np.float32)
+
+
+def inverted(gain: np.ndarray) -> np.ndarray:
+    """Return mean over value; 0 stays 0. The mean is over all pixels, as RELION takes it."""
+    mean = gain.mean(dtype=np.float64)
+    return np.divide(mean, gain, out=np.zeros(gain.shape, np.float32), where=gain != 0)
 
 
 def _fit(gain: np.ndarray, shape: tuple[int, int], path: str | os.PathLike[str]) -> np.ndarray:
+    """Replicate or average by a whole factor.
+
+    RELION adds up where an EER movie is rendered more coarsely than its gain. For a gain that
+    divides that comes to the same, as only its pattern counts; one that multiplies would multiply
+    the number of electrons as well.
+    """
     (ny, nx), (gy, gx) = shape, gain.shape
     if (gy, gx) == (ny, nx):
         return gain

@@ -1,51 +1,42 @@
-"""Movies: frames of MRC and TIFF files, one at a time, in MRC orientation.
+"""Movies: frames of MRC, TIFF and EER files, one at a time, in MRC orientation.
 
 Row 0 of every array is the first row of an MRC file; TIFF pages are turned upside down for that,
-as RELION, IMOD and MotionCor2 do. Frames keep the small type of the file.
+as RELION, IMOD and MotionCor2 do; EER events are not turned. Frames keep the small type of the
+file.
 
-Source: preprocessing.md sections 1.1 to 1.4, reliability.md section 2.11.
+Source: preprocessing.md sections 1.1 to 1.6, reliability.md section 2.11.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO
 
-import imagecodecs
-import numpy as np
-
-from algorithms.formats import mrc, tiff
+from algorithms.formats import streams, tiff
+from algorithms.formats.eer import is_legacy, starts_as_eer
+from algorithms.formats.eermovie import EerMovie, EerOptions
 from algorithms.formats.errors import FormatError
+from algorithms.formats.moviefile import MAX_FRAMES, Movie, Structure
+from algorithms.formats.mrcmovie import MrcMovie, StreamMovie
+from algorithms.formats.tiffmovie import PACKED_SIZES, TiffMovie
 
-MAX_FRAMES = 4096
-# An 8-bit TIFF page of one of these sizes (width, height) is a K3 or K2 super-resolution frame
-# that SerialEM packed, two 4-bit pixels in a byte: no camera has frames of these sizes.
-PACKED_SIZES = frozenset(
-    {(5760, 8184), (8184, 5760), (4092, 11520), (11520, 4092)}
-    | {(3710, 7676), (7676, 3710), (3838, 7420), (7420, 3838)}
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Structure:
-    """What a movie file holds, told from its headers.
-
-    `format` is "mrc" or "tiff"; `dtype` and `compression` are names; `complete_bytes` is the
-    least size at which the file is whole; `pixel_size_A` is of low trust in a TIFF.
-    """
-
-    format: str
-    nx: int
-    ny: int
-    n_frames: int
-    dtype: str
-    compression: str
-    pixel_size_A: float | None
-    complete_bytes: int
+__all__ = [
+    "MAX_FRAMES",
+    "PACKED_SIZES",
+    "EerMovie",
+    "EerOptions",
+    "Movie",
+    "Structure",
+    "open_movie",
+    "structure_of",
+]
 
 
-def structure_of(path: str | os.PathLike[str], *, packed_4bit: bool | None = None) -> Structure:
+def structure_of(
+    path: str | os.PathLike[str],
+    *,
+    packed_4bit: bool | None = None,
+    eer: EerOptions | None = None,
+) -> Structure:
     """Check a movie's headers or directory chain without decoding a frame.
 
     Raises
@@ -53,166 +44,60 @@ def structure_of(path: str | os.PathLike[str], *, packed_4bit: bool | None = Non
     FormatError
         The file is empty, truncated, broken, too large or of a kind that is not read.
     """
-    with open_movie(path, packed_4bit=packed_4bit) as movie:
+    with open_movie(path, packed_4bit=packed_4bit, eer=eer) as movie:
         return movie.structure
 
 
-def open_movie(path: str | os.PathLike[str], *, packed_4bit: bool | None = None) -> "Movie":
+def open_movie(
+    path: str | os.PathLike[str],
+    *,
+    packed_4bit: bool | None = None,
+    eer: EerOptions | None = None,
+    threads: int | None = None,
+) -> Movie:
     """Open a movie after all the checks of `structure_of`; to be used in a `with` statement.
 
     Parameters
     ----------
     path
-        An `.mrc`, `.mrcs`, `.tif` or `.tiff` file; the content decides, not the name.
+        An `.mrc`, `.mrcs`, `.tif`, `.tiff`, `.eer` or `.ecc` file, or an MRC file compressed to
+        `.bz2`, `.xz` or `.zst`; the content decides, not the name.
     packed_4bit
         Whether 8-bit TIFF pages hold two pixels per byte; None: by their size (`PACKED_SIZES`).
+    eer
+        How to render an EER movie; None for the usual way. Of no effect on others.
+    threads
+        That read and decode; None for as many as torch uses, 1 for the caller's own. A compressed
+        MRC file is read by one. The frames do not depend on it.
     """
     path = Path(path)
     file = open(path, "rb")
     try:
-        start = file.read(8)
-        suffix = path.suffix.lower()
-        if tiff.is_tiff(start) or (suffix in (".tif", ".tiff") and start):
-            return TiffMovie(path, file, packed_4bit)
-        if suffix in (".eer", ".ecc") and start:
-            raise FormatError(
-                path, "UNSUPPORTED", "EER movies are read by a later version; convert it to TIFF"
-            )
-        if suffix in (".bz2", ".gz", ".xz", ".zst", ".dm3", ".dm4") and start:
-            raise FormatError(path, "UNSUPPORTED", f"{suffix} is not read; give TIFF or plain MRC")
-        return MrcMovie(path, file)
+        return _open(path, file, packed_4bit, eer, threads)
     except BaseException:
         file.close()
         raise
 
 
-class Movie:
-    """An open movie; frames are numbered from 0."""
-
-    def __init__(self, path: Path, file: BinaryIO, structure: Structure):
-        if structure.n_frames > MAX_FRAMES:
-            raise FormatError(
-                path, "TOO_LARGE", f"{structure.n_frames} frames, the limit is {MAX_FRAMES}"
-            )
-        self.path, self.structure, self._file = path, structure, file
-        self.format = structure.format
-        self.nx, self.ny, self.n_frames = structure.nx, structure.ny, structure.n_frames
-        self.dtype = np.dtype(structure.dtype)
-        self.pixel_size_A = structure.pixel_size_A
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file; frames handed out stay valid."""
-        self._file.close()
-
-    def frames(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (index, `[ny, nx]`) of frames first .. last-1, in the file's own type.
-
-        Raises
-        ------
-        ValueError
-            The range is not inside the movie.
-        FormatError
-            A frame does not decode to what its header promises.
-        """
-        last = self.n_frames if last is None else last
-        if not 0 <= first < last <= self.n_frames:
-            raise ValueError(f"frames {first} to {last} of a movie with {self.n_frames}")
-        for index in range(first, last):
-            yield index, self._frame(index)
-
-    def _frame(self, index: int) -> np.ndarray:
-        raise NotImplementedError
-
-
-class MrcMovie(Movie):
-    """Sections of an MRC file."""
-
-    def __init__(self, path: Path, file: BinaryIO):
-        self.header = header = mrc.header_of(file, path)
-        native = "f4" if header.mode == 12 else header.dtype.str[1:]
-        structure = Structure(
-            format="mrc",
-            nx=header.nx,
-            ny=header.ny,
-            n_frames=header.nz,
-            dtype=np.dtype(native).name,
-            compression="packed 4-bit" if header.mode == 101 else "none",
-            pixel_size_A=header.pixel_size_A,
-            complete_bytes=header.complete_bytes,
-        )
-        super().__init__(path, file, structure)
-
-    def _frame(self, index: int) -> np.ndarray:
-        return mrc.read_sections(self._file, self.path, self.header, index, index + 1)[0]
-
-
-class TiffMovie(Movie):
-    """Pages of a TIFF file."""
-
-    def __init__(self, path: Path, file: BinaryIO, packed_4bit: bool | None = None):
-        self.pages, complete_bytes = tiff.read_pages(file, path)
-        page = self.pages[0]
-        dtype = np.dtype(page.dtype)
-        if packed_4bit is None:
-            packed_4bit = dtype.name == "uint8" and (page.nx, page.ny) in PACKED_SIZES
-        if packed_4bit and dtype.name != "uint8":
-            raise FormatError(path, "BAD_HEADER", f"packed 4-bit pixels in {dtype.name} pages")
-        self.packed = packed_4bit
-        structure = Structure(
-            format="tiff",
-            nx=page.nx * 2 if packed_4bit else page.nx,
-            ny=page.ny,
-            n_frames=len(self.pages),
-            dtype=dtype.name,
-            compression=tiff.COMPRESSIONS[page.compression],
-            pixel_size_A=page.pixel_size_A,
-            complete_bytes=complete_bytes,
-        )
-        super().__init__(path, file, structure)
-
-    def _frame(self, index: int) -> np.ndarray:
-        page = self.pages[index]
-        frame = np.empty((page.ny, page.nx), dtype=page.dtype)
-        upside_down = frame[::-1]
-        for number, (offset, count) in enumerate(page.strips):
-            first = number * page.rows_per_strip
-            rows = upside_down[first : first + page.rows_per_strip]
-            self._file.seek(offset)
-            decoded = self._decoded(self._file.read(count), rows.nbytes, index, number)
-            rows[:] = np.frombuffer(decoded, dtype=page.dtype).reshape(rows.shape)
-        frame = frame.astype(frame.dtype.newbyteorder("="), copy=False)
-        if page.predictor == 2:  # differences along a row, wrapping around
-            np.cumsum(frame, axis=1, dtype=frame.dtype, out=frame)
-        return mrc.unpack_nibbles(frame) if self.packed else frame
-
-    def _decoded(self, raw: bytes, expected: int, index: int, number: int) -> bytes | bytearray:
-        """Return the bytes of one strip, which must be exactly `expected`."""
-        decoder = _DECODERS[self.structure.compression]
-        detail = f"frame {index + 1}, strip {number + 1}"
-        try:
-            # One byte more than expected: enough to notice a strip that unpacks to too much,
-            # too little for a decompression bomb.
-            decoded = decoder(raw, out=expected + 1)
-        except RuntimeError as error:  # base of all errors of imagecodecs
-            raise FormatError(self.path, "BAD_HEADER", f"{detail} is corrupt: {error}") from None
-        if len(decoded) != expected:
-            raise FormatError(
-                self.path,
-                "BAD_HEADER",
-                f"{detail} decodes to {len(decoded)} bytes or more, not {expected}",
-            )
-        return decoded
-
-
-_DECODERS: dict[str, Callable[..., Any]] = {
-    "none": lambda raw, out: raw,
-    "lzw": imagecodecs.lzw_decode,
-    "deflate": imagecodecs.deflate_decode,
-    "packbits": imagecodecs.packbits_decode,
-}
+def _open(
+    path: Path,
+    file: BinaryIO,
+    packed_4bit: bool | None,
+    options: EerOptions | None,
+    threads: int | None,
+) -> Movie:
+    start, suffix = file.read(8), path.suffix.lower()
+    if tiff.is_tiff(start) or (suffix in (".tif", ".tiff") and start):
+        if starts_as_eer(file, path):
+            return EerMovie(path, file, options, threads=threads)
+        return TiffMovie(path, file, packed_4bit=packed_4bit, threads=threads)
+    if start and is_legacy(file):
+        return EerMovie(path, file, options, threads=threads, legacy=True)
+    if (kind := streams.kind_of(start)) is not None:
+        return StreamMovie(path, file, kind)
+    if suffix in (".eer", ".ecc") and start:
+        detail = "no TIFF signature, and no mark of the first generation at its end"
+        raise FormatError(path, "TRUNCATED" if suffix == ".ecc" else "BAD_HEADER", detail)
+    if suffix in (".bz2", ".gz", ".xz", ".zst", ".dm3", ".dm4") and start:
+        raise FormatError(path, "UNSUPPORTED", f"the content is no {suffix} file that is read")
+    return MrcMovie(path, file, threads=threads)

@@ -89,7 +89,7 @@ def header_of(file: BinaryIO, path: str | os.PathLike[str]) -> Header:
     raw = file.read(HEADER_BYTES)
     if len(raw) < HEADER_BYTES:
         raise FormatError(path, "TRUNCATED", f"{size} bytes, an MRC header alone has 1024")
-    header = _parse(raw, path)
+    header = parse_header(raw, path)
     if size < header.complete_bytes:
         raise FormatError(
             path,
@@ -100,7 +100,14 @@ def header_of(file: BinaryIO, path: str | os.PathLike[str]) -> Header:
     return header
 
 
-def _parse(raw: bytes, path: str | os.PathLike[str]) -> Header:
+def parse_header(raw: bytes, path: str | os.PathLike[str]) -> Header:
+    """Check the first 1024 bytes for themselves; `path` is for messages.
+
+    Raises
+    ------
+    FormatError
+        BAD_HEADER, UNSUPPORTED or TOO_LARGE.
+    """
     order = "<"
     nx, _, _, mode = struct.unpack_from("<4i", raw)
     if abs(mode) > 65_535 or abs(nx) > 65_535:
@@ -169,9 +176,14 @@ def read_sections(
     file.seek(header.data_offset + first * header.section_bytes)
     if file.readinto(raw) != raw.size:  # type: ignore[attr-defined]
         raise FormatError(path, "TRUNCATED", "the file became shorter while it was read")
+    return sections(raw, header)
+
+
+def sections(raw: np.ndarray, header: Header) -> np.ndarray:
+    """Return whole sections, bytes as they are stored, as `[n, ny, nx]` in the machine's order."""
     if header.mode == 101:
-        return unpack_nibbles(raw.reshape(last - first, header.ny, -1))[..., : header.nx]
-    array = raw.view(header.dtype).reshape(last - first, header.ny, header.nx)
+        return unpack_nibbles(raw.reshape(-1, header.ny, (header.nx + 1) // 2))[..., : header.nx]
+    array = raw.view(header.dtype).reshape(-1, header.ny, header.nx)
     if header.mode == 12:
         return array.astype(np.float32)
     return array.astype(header.dtype.newbyteorder("="), copy=False)
@@ -224,18 +236,54 @@ def encode(
         raise ValueError("cannot write values that are not finite as MRC")
     if float16:
         data = np.clip(data, -FLOAT16_MAX, FLOAT16_MAX).astype("<f2")
-    ny, nx = data.shape[-2:]
-    nz = data.shape[0] if data.ndim == 3 else 1
-    is_volume = data.ndim == 3 and not is_stack
-    mz = nz if is_volume else 1
-    depth = nz * pixel_size_A if is_volume else 1.0
-    mean = float(data.mean(dtype=np.float64))
-    header = struct.pack(
-        _LAYOUT,
-        *(nx, ny, nz, 12 if float16 else 2, 0, 0, 0, nx, ny, mz),
-        *(nx * pixel_size_A, ny * pixel_size_A, depth, 90.0, 90.0, 90.0),
-        *(1, 2, 3, float(data.min()), float(data.max()), mean, int(is_volume), 0),
-        *(b"\0\0\0\0", 20141, 0.0, 0.0, 0.0, b"MAP ", b"\x44\x44\0\0"),
-        *(float(data.std(dtype=np.float64)), 1, _LABEL),
+    statistics = (
+        float(data.min()),
+        float(data.max()),
+        float(data.mean(dtype=np.float64)),
+        float(data.std(dtype=np.float64)),
+    )
+    sections = data.shape if data.ndim == 3 else (1, *data.shape)
+    header = header_bytes(
+        sections,
+        pixel_size_A,
+        statistics,
+        float16=float16,
+        is_volume=data.ndim == 3 and not is_stack,
     )
     return b"".join((header, data.data))
+
+
+def header_bytes(
+    shape: tuple[int, ...],
+    pixel_size_A: float,
+    statistics: tuple[float, float, float, float],
+    *,
+    float16: bool = False,
+    is_volume: bool = False,
+) -> bytes:
+    """Header of images or a volume `(nz, ny, nx)`, for what is written piece by piece.
+
+    Parameters
+    ----------
+    shape
+        Sections, rows, columns.
+    pixel_size_A
+        Edge of a pixel.
+    statistics
+        Minimum, maximum, mean and standard deviation of the values.
+    float16
+        Mode 12 instead of 2.
+    is_volume
+        Sections are planes of a volume, not images.
+    """
+    nz, ny, nx = shape
+    low, high, mean, deviation = statistics
+    depth = nz * pixel_size_A if is_volume else 1.0
+    return struct.pack(
+        _LAYOUT,
+        *(nx, ny, nz, 12 if float16 else 2, 0, 0, 0, nx, ny, nz if is_volume else 1),
+        *(nx * pixel_size_A, ny * pixel_size_A, depth, 90.0, 90.0, 90.0),
+        *(1, 2, 3, low, high, mean, int(is_volume), 0),
+        *(b"\0\0\0\0", 20141, 0.0, 0.0, 0.0, b"MAP ", b"\x44\x44\0\0"),
+        *(deviation, 1, _LABEL),
+    )

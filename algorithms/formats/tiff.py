@@ -1,15 +1,20 @@
 """The directory chain of a TIFF movie, read by ourselves: a short chain must never pass as a movie.
 
 Common readers stop at the first directory that lies beyond the end of a cut file and report the
-frames so far. Here the chain has to end with 0 and every strip has to lie inside the file.
+frames so far. Here the chain has to end with 0 and every strip has to lie inside the file. The cost
+is that of one access per directory: lists of strips are arrays, checked as a whole.
 
 Source: acquisition.md section 6, preprocessing.md section 1.4, reliability.md section 2.11.
 """
 
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from algorithms.formats.errors import FormatCode, FormatError
 
@@ -18,8 +23,13 @@ MAX_ENTRIES = 512
 MAX_SIDE = 32_768
 MAX_FRAME_BYTES = 2**30
 MAX_DESCRIPTION_BYTES = 2**20
+MAX_HEADER_BYTES = 256 * 2**20  # of all directories with their lists
 EER_COMPRESSIONS = (65000, 65001, 65002)
 COMPRESSIONS = {1: "none", 5: "lzw", 8: "deflate", 32946: "deflate", 32773: "packbits"}
+COMPRESSIONS |= {50000: "zstd"}
+# Bytes that one compressed byte can stand for, rounded up: whoever claims more is lying.
+_MOST = {"none": 1, "lzw": 4096, "deflate": 1100, "packbits": 128, "zstd": 1 << 20}
+_AHEAD = 8192  # bytes read at once: directories stand together, or each with its lists
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _SIZES |= {16: 8, 17: 8, 18: 8}
 _LETTERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}
@@ -32,7 +42,8 @@ _PREDICTOR, _TILE, _FORMAT = 317, 322, 339
 class Page:
     """One directory: a frame, and where its strips are.
 
-    `dtype` is numpy's name with the file's byte order; `strips` are (offset, bytes) pairs.
+    `dtype` is numpy's name with the file's byte order; `offsets` and `counts` of the strips are
+    int64, in bytes.
     """
 
     nx: int
@@ -41,7 +52,8 @@ class Page:
     compression: int
     predictor: int
     rows_per_strip: int
-    strips: tuple[tuple[int, int], ...]
+    offsets: NDArray[np.int64]
+    counts: NDArray[np.int64]
     pixel_size_A: float | None
     description: str
 
@@ -51,7 +63,7 @@ class Page:
         return self.nx, self.ny, self.dtype
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Entry:
     kind: int
     count: int
@@ -82,6 +94,8 @@ class _Walk:
         self.file, self.path = file, path
         self.size = os.fstat(file.fileno()).st_size
         self.end = 0
+        self._asked = self._at = 0
+        self._ahead = b""
         if self.size == 0:
             raise self.error("EMPTY_FILE", "0 bytes")
         start = self.read(0, 8, "the TIFF header")
@@ -95,9 +109,18 @@ class _Walk:
         return FormatError(self.path, code, detail)
 
     def read(self, offset: int, count: int, what: str) -> bytes:
+        """Return a piece of the file."""
         self.reach(offset, count, what)
-        self.file.seek(offset)
-        return self.file.read(count)
+        start = offset - self._at
+        if not 0 <= start <= len(self._ahead) - count:
+            self._asked += count
+            if self._asked > MAX_HEADER_BYTES:
+                raise self.error("TOO_LARGE", f"directories of more than {MAX_HEADER_BYTES} bytes")
+            self._ahead = os.pread(self.file.fileno(), max(count, _AHEAD), offset)
+            self._at, start = offset, 0
+            if len(self._ahead) < count:
+                raise self.error("TRUNCATED", "the file became shorter while it was read")
+        return self._ahead[start : start + count]
 
     def reach(self, offset: int, count: int, what: str) -> None:
         if offset + count > self.size:
@@ -109,21 +132,26 @@ class _Walk:
     def unpack(self, letters: str, raw: bytes) -> tuple[int, ...]:
         return struct.unpack(self.order + letters, raw)
 
-    def pages(self) -> tuple[tuple[Page, ...], int]:
+    def chain(self, limit: int) -> Iterator[dict[int, _Entry]]:
+        """Yield the entries of each directory up to the end of the chain, at most `limit`."""
         width = struct.calcsize("=" + self.word)
         at = 8 if self.big else 4
         (offset,) = self.unpack(self.word, self.read(at, width, "the TIFF header"))
         if offset == 0:
             raise self.error("TRUNCATED", "no directory yet: the writer has not finished")
-        pages: list[Page] = []
         seen: set[int] = set()
         while offset:
             if offset in seen:
                 raise self.error("BAD_HEADER", f"the directory chain loops at byte {offset}")
-            if len(pages) == MAX_DIRECTORIES:
-                raise self.error("TOO_LARGE", f"more than {MAX_DIRECTORIES} directories")
+            if len(seen) == limit:
+                raise self.error("TOO_LARGE", f"more than {limit} directories")
             seen.add(offset)
-            entries, offset = self.directory(offset, f"directory {len(pages) + 1}")
+            entries, offset = self.directory(offset, f"directory {len(seen)}")
+            yield entries
+
+    def pages(self) -> tuple[tuple[Page, ...], int]:
+        pages: list[Page] = []
+        for entries in self.chain(MAX_DIRECTORIES):
             pages.append(self.page(entries, f"frame {len(pages) + 1}"))
             if pages[-1].layout != pages[0].layout:
                 raise self.error(
@@ -142,26 +170,30 @@ class _Walk:
         tail = struct.calcsize("=" + self.word)
         body = self.read(offset + head_bytes, count * entry_bytes + tail, what)
         entries: dict[int, _Entry] = {}
-        for number in range(count):
-            start = number * entry_bytes
-            tag, kind = self.unpack("HH", body[start : start + 4])
-            values, place = self.unpack(self.word * 2, body[start + 4 : start + entry_bytes])
-            inline = offset + head_bytes + start + entry_bytes - tail
+        inline = offset + head_bytes + entry_bytes - tail
+        for entry in struct.iter_unpack(f"{self.order}HH{self.word}{self.word}", body[:-tail]):
+            tag, kind, values, place = entry
             size = values * _SIZES.get(kind, 1)
-            entries[tag] = _Entry(kind, values, inline if size <= tail else place)
             if size > tail:
                 self.reach(place, size, f"{what}, tag {tag}")
+            entries[tag] = _Entry(kind, values, inline if size <= tail else place)
+            inline += entry_bytes
         (following,) = self.unpack(self.word, body[-tail:])
         return entries, following
 
     def integers(self, entries: dict[int, _Entry], tag: int, limit: int) -> tuple[int, ...]:
+        letter, raw = self.values(entries, tag, limit)
+        return self.unpack(letter * (len(raw) // struct.calcsize("=" + letter)), raw)
+
+    def values(self, entries: dict[int, _Entry], tag: int, limit: int) -> tuple[str, bytes]:
+        """Return letter and bytes of at most `limit` integers; none where there is no tag."""
         entry = entries.get(tag)
         if entry is None:
-            return ()
+            return "B", b""
         if entry.kind not in _LETTERS or entry.count > limit:
             raise self.error("BAD_HEADER", f"tag {tag}: {entry.count} values of type {entry.kind}")
         raw = self.read(entry.at, entry.count * _SIZES[entry.kind], f"tag {tag}")
-        return self.unpack(_LETTERS[entry.kind] * entry.count, raw)
+        return _LETTERS[entry.kind], raw
 
     def integer(self, entries: dict[int, _Entry], tag: int, default: int | None = None) -> int:
         values = self.integers(entries, tag, 1)
@@ -174,9 +206,7 @@ class _Walk:
     def page(self, entries: dict[int, _Entry], what: str) -> Page:
         compression = self.integer(entries, _COMPRESSION, 1)
         if compression in EER_COMPRESSIONS:
-            raise self.error(
-                "UNSUPPORTED", "EER movies are read by a later version; convert it to TIFF or MRC"
-            )
+            raise self.error("UNSUPPORTED", f"{what} is of an EER movie")
         nx, ny = self.integer(entries, _WIDTH), self.integer(entries, _LENGTH)
         dtype = self.dtype(entries, what)
         predictor = self.integer(entries, _PREDICTOR, 1)
@@ -189,6 +219,14 @@ class _Walk:
         rows = min(self.integer(entries, _ROWS, ny), ny)
         if rows < 1:
             raise self.error("BAD_HEADER", f"{what}: {rows} rows per strip")
+        offsets, counts = self.places(entries, what, -(-ny // rows))
+        stored = int(counts.sum())
+        if frame_bytes > stored * _MOST[COMPRESSIONS[compression]]:
+            raise self.error(
+                "BAD_HEADER",
+                f"{what} claims {frame_bytes} bytes ({nx} x {ny} px) out of {stored}: more than "
+                f"compression {compression} can hold",
+            )
         return Page(
             nx=nx,
             ny=ny,
@@ -196,7 +234,8 @@ class _Walk:
             compression=compression,
             predictor=predictor,
             rows_per_strip=rows,
-            strips=self.strips(entries, what, -(-ny // rows)),
+            offsets=offsets,
+            counts=counts,
             pixel_size_A=self.pixel_size(entries),
             description=self.text(entries, _DESCRIPTION),
         )
@@ -226,21 +265,33 @@ class _Walk:
             if wrong:
                 raise self.error("UNSUPPORTED", f"{what}: {detail} is not read")
 
-    def strips(
+    def places(
         self, entries: dict[int, _Entry], what: str, expected: int
-    ) -> tuple[tuple[int, int], ...]:
-        offsets = self.integers(entries, _OFFSETS, expected)
-        counts = self.integers(entries, _COUNTS, expected)
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return offsets and sizes of the strips, all of them written and inside the file."""
+        offsets, counts = (
+            np.frombuffer(raw, self.order + letter).astype(np.uint64)
+            for letter, raw in (self.values(entries, tag, expected) for tag in (_OFFSETS, _COUNTS))
+        )
         if len(offsets) != expected or len(counts) != expected:
             raise self.error(
                 "BAD_HEADER",
                 f"{what}: {len(offsets)} offsets and {len(counts)} sizes for {expected} strips",
             )
-        for number, (offset, count) in enumerate(zip(offsets, counts, strict=True), 1):
-            if offset == 0 or count == 0:
-                raise self.error("TRUNCATED", f"{what}, strip {number}: nothing written yet")
-            self.reach(offset, count, f"{what}, strip {number}")
-        return tuple(zip(offsets, counts, strict=True))
+        unwritten = np.flatnonzero((offsets == 0) | (counts == 0))
+        if len(unwritten):
+            raise self.error("TRUNCATED", f"{what}, strip {unwritten[0] + 1}: nothing written yet")
+        size = np.uint64(self.size)
+        beyond = np.flatnonzero((offsets > size) | (counts > size - np.minimum(offsets, size)))
+        if len(beyond):
+            number = int(beyond[0])
+            end = int(offsets[number]) + int(counts[number])
+            raise self.error(
+                "TRUNCATED",
+                f"{what}, strip {number + 1} ends at byte {end}, the file at byte {self.size}",
+            )
+        self.end = max(self.end, int((offsets + counts).max()))
+        return offsets.astype(np.int64), counts.astype(np.int64)
 
     def pixel_size(self, entries: dict[int, _Entry]) -> float | None:
         """Pixel in A of the resolution tags, where it is plausible: often they say 72 dpi."""

@@ -1,23 +1,38 @@
 """From a movie to an aligned, weighted micrograph.
 
-Frames are read once in their native type; the alignment sees small low-resolution spectra; then
-every frame is transformed once at full size, moved by its phase, and added to the sums in Fourier
-space. The movie is never held in floating point.
+Frames are read once in their native type. A first pass averages them over small blocks, which is
+all that the alignment sees; a second one moves them, as the whole frame's shifts and the local
+model say, into the sums. The movie is never held in floating point, and no frame is transformed
+at full size.
 
-Source: preprocessing.md sections 1.5, 1.7 and 2.
+Source: preprocessing.md sections 1.5, 1.7, 2 and 8.4.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms import fourier
-from algorithms.motion.align import Track, align, low_resolution, plan_band
-from algorithms.motion.defects import Repair, find_hot_pixels, mean_deviation, plan_repair
-from algorithms.motion.dose import DoseWeightedSum, PlainSum
-from algorithms.motion.fixedpattern import checkerboard_variance, pattern_variance
-from algorithms.motion.frames import FrameSource
-from algorithms.motion.spectrum import GroupedAmplitudes, frames_per_group
+from algorithms.motion.align import Track, align
+from algorithms.motion.band import band_spectra, block_size, highest_frequency, plan_band
+from algorithms.motion.defects import (
+    Repair,
+    find_hot_pixels,
+    find_outliers,
+    mean_deviation,
+    plan_repair,
+)
+from algorithms.motion.field import Field
+from algorithms.motion.fixedpattern import centre, checkerboard_variance, pattern_variance
+from algorithms.motion.frames import FrameSource, even_chunks
+from algorithms.motion.model import frame_planes
+from algorithms.motion.passes import add_blocks
+from algorithms.motion.patches import LEAST_PATCHES, Grid, local_motion
+from algorithms.motion.spectrum import power_spectrum, spectrum_pixel_size
+from algorithms.motion.stack import Stack
+from algorithms.motion.sums import Sums, add_up
+from algorithms.motion.threads import Threads, working
 from algorithms.motion.types import (
     CorrectedMovie,
     MotionError,
@@ -27,6 +42,9 @@ from algorithms.motion.types import (
 )
 
 MIN_FRAMES = 3
+_READ_FRAMES = 8  # at a time in the first pass, of movies that are not kept
+# A frame that left by more than this share of its size has nothing in common with the others.
+_FURTHEST = 0.45
 
 
 def correct_movie(
@@ -37,8 +55,9 @@ def correct_movie(
     seed: int,
     defects: np.ndarray | None = None,
     device: str = "cpu",
+    threads: int | None = None,
 ) -> CorrectedMovie:
-    """Correct the whole-frame motion of one movie.
+    """Correct the motion of one movie.
 
     Parameters
     ----------
@@ -54,6 +73,8 @@ def correct_movie(
         bool `[ny, nx]`, True where a pixel is bad. None for none.
     device
         `cpu` or `cuda[:n]`.
+    threads
+        To work with; None takes as many as torch has. The result does not depend on it.
 
     Raises
     ------
@@ -68,144 +89,210 @@ def correct_movie(
         if plane is not None and plane.shape != shape:
             raise ValueError(f"the {name} is {plane.shape}, the movie {shape} (ny, nx)")
     frames = FrameSource(movie, first, last, options.hold_bytes, device)
-    scale = None if gain is None else torch.from_numpy(np.array(gain, np.float32)).to(device)
-    repair, hot = _find_defects(frames, scale, defects, options, seed)
-    frames.prepare(scale, repair)
-    track = _align(frames, options)
-    return _sum(frames, track, hot, options)
+    scale = _plane(gain, shape).to(frames.device)
+    with working(threads) as workers:
+        seen = _first_pass(frames, scale, defects, options, seed, workers)
+        track, field = _align(seen, options, workers)
+        seen.small = torch.empty(0)  # room for the sums
+        model = None if field is None else field.model
+        planes = frame_planes(model, track.shifts_px)
+        sums = add_up(frames, scale, seen.repair, planes, options, workers)
+    return _result(frames, seen, track, field, sums, options)
+
+
+def _plane(gain: np.ndarray | None, shape: tuple[int, int]) -> Tensor:
+    if gain is None:
+        return torch.ones(shape)
+    return torch.from_numpy(np.require(gain, np.float32, ["C", "W"]))
 
 
 def _used_range(n_frames: int, options: MotionOptions) -> tuple[int, int]:
     """0-based half-open range of the frames to use."""
     first = options.first_frame - 1
     last = n_frames if options.last_frame == -1 else min(options.last_frame, n_frames)
-    if first < 0 or last - first < MIN_FRAMES:
+    used = max(0, last - first)
+    if first < 0 or used // max(1, options.group_frames) < MIN_FRAMES:
+        of_groups = f" in groups of {options.group_frames}" if options.group_frames > 1 else ""
         raise MotionError(
             "TOO_FEW_FRAMES",
-            f"{max(0, last - first)} of {n_frames} frames are in the range "
-            f"{options.first_frame}..{options.last_frame}; at least {MIN_FRAMES} are needed",
+            f"{used} of {n_frames} frames are in the range {options.first_frame}.."
+            f"{options.last_frame}{of_groups}; at least {MIN_FRAMES} are needed",
         )
     return first, last
 
 
-def _find_defects(
+@dataclass(kw_only=True)
+class _Seen:
+    """What the first pass gave: averages over blocks (without their mean), bad pixels, pattern."""
+
+    small: Tensor
+    binning: int
+    shape: tuple[int, int]
+    repair: Repair
+    hot: Tensor
+    pattern: float
+
+
+def _first_pass(
     frames: FrameSource,
-    gain: Tensor | None,
+    gain: Tensor,
     defects: np.ndarray | None,
     options: MotionOptions,
     seed: int,
-) -> tuple[Repair, Tensor]:
-    """First pass: the plain sum, the bad pixels it shows, and the plan to fill them."""
+    threads: Threads,
+) -> _Seen:
+    k_max = highest_frequency(options.pixel_size_A, options.alignment_bfactor_px2)
+    binning = block_size(frames.shape, k_max)
+    # Even numbers of blocks: a half spectrum does not tell an odd width.
+    blocks = [n // binning // 2 * 2 for n in frames.shape]
+    small = torch.empty((frames.n, *blocks), device=frames.device)
     total = torch.zeros(frames.shape, device=frames.device)
-    for frame in frames.raw():
-        total.add_(frame)
-    bad = torch.zeros_like(total, dtype=torch.bool)
-    if gain is not None:
-        total.mul_(gain)
-        bad = gain == 0.0
+    middle = []
+    for start, raw in frames.chunks(even_chunks(frames.n, _READ_FRAMES)):
+        add_blocks(raw, gain, binning, small[start : start + len(raw)], total, threads)
+        middle.append(centre(raw).clone())
+    total.mul_(gain)
     if not bool(torch.isfinite(total).all()):
         raise MotionError(
             "NOT_FINITE", "the frames or the gain reference hold values that are not finite"
         )
-    if defects is not None:
-        bad |= torch.from_numpy(np.array(defects, bool)).to(frames.device)
-    hot = torch.zeros(0, 2, dtype=torch.int64, device=frames.device)
-    if options.find_hot_pixels:
-        hot = find_hot_pixels(total, bad, options.hot_pixel_sigma)
-        bad[hot[:, 1], hot[:, 0]] = True
+    repair, hot = _find_defects(total, gain, defects, options, seed, frames.n)
+    _mend_blocks(small, binning, frames, gain, repair)
+    small.mul_(1.0 / binning**2)
+    small.sub_(small.mean((1, 2), keepdim=True))
+    pattern = _pattern(torch.cat(middle), gain, repair, total)
+    return _Seen(
+        small=small, binning=binning, shape=frames.shape, repair=repair, hot=hot, pattern=pattern
+    )
+
+
+def _find_defects(
+    total: Tensor,
+    gain: Tensor,
+    defects: np.ndarray | None,
+    options: MotionOptions,
+    seed: int,
+    n: int,
+) -> tuple[Repair, Tensor]:
+    """Bad pixels in the sum of the frames, and the plan to fill them."""
+    bad = torch.zeros_like(total, dtype=torch.bool)
+    hot = torch.zeros(0, 2, dtype=torch.int64, device=total.device)
+    if not options.skip_defects:
+        bad |= gain == 0.0
+        if defects is not None:
+            bad |= torch.from_numpy(np.array(defects, bool)).to(total.device)
+        if options.find_hot_pixels:
+            find = find_hot_pixels if options.hot_pixel_rule == "relion" else find_outliers
+            hot = find(total, bad, options.hot_pixel_sigma)
+            bad[hot[:, 1], hot[:, 0]] = True
     mean, deviation = mean_deviation(total)
-    return (
-        plan_repair(
-            bad.cpu().numpy(),
-            options.defect_window_px,
-            mean=mean / frames.n,
-            deviation=deviation / frames.n,
-            seed=seed,
-            device=frames.device,
-        ),
-        hot,
+    repair = plan_repair(
+        bad.cpu().numpy(),
+        options.defect_window_px,
+        mean=mean / n,
+        deviation=deviation / n,
+        seed=seed,
     )
+    return repair, hot
 
 
-def _align(frames: FrameSource, options: MotionOptions) -> Track:
-    """Second pass: low-resolution spectra and the fixed pattern, then the alignment."""
-    band = plan_band(
-        frames.shape, options.pixel_size_A, options.alignment_bfactor_px2, frames.device
-    )
-    total = torch.zeros(frames.shape, device=frames.device)
+def _mend_blocks(
+    small: Tensor, binning: int, frames: FrameSource, gain: Tensor, repair: Repair
+) -> None:
+    """Take what bad pixels added to the sums over blocks out, and put their stand-ins in."""
+    if not len(repair.bad):
+        return
+    for start, raw in frames.chunks(even_chunks(frames.n, _READ_FRAMES)):
+        found = repair.pixels(raw, gain, frames.first + start)
+        y, x = torch.from_numpy(found.y), torch.from_numpy(found.x)
+        inside = (y < small.shape[1] * binning) & (x < small.shape[2] * binning)
+        y, x = y[inside].to(small.device), x[inside].to(small.device)
+        block = y // binning * small.shape[2] + x // binning
+        for f in range(len(raw)):
+            new = torch.from_numpy(found.values[f])[inside].to(small.device)
+            old = raw[f, y, x].to(torch.float32) * gain[y, x]
+            # One after the other, in order: no two runs differ.
+            plane = small[start + f].view(-1)
+            plane.index_add_(0, block, new - old)
+
+
+def _pattern(middle: Tensor, gain: Tensor, repair: Repair, total: Tensor) -> float:
+    """Variance per px of what stays with the detector, from the middle of the frames."""
+    bad = torch.zeros(total.numel(), dtype=torch.bool, device=total.device)
+    bad[torch.from_numpy(repair.bad).to(total.device)] = True
+    bad, scale = centre(bad.view(total.shape)), centre(gain)
+    summed = torch.zeros_like(scale)
     of_frames = 0.0
-    spectra = []
-    for frame in frames.corrected():
-        spectra.append(low_resolution(frame, band))
-        total.add_(frame)
-        of_frames += checkerboard_variance(frame)
-    pattern = pattern_variance(checkerboard_variance(total), of_frames, frames.n, total.numel())
-    return align(
-        torch.stack(spectra),
-        band,
+    for frame in middle:
+        plane = torch.where(bad, repair.mean, frame.to(torch.float32) * scale)
+        summed.add_(plane)
+        of_frames += checkerboard_variance(plane)
+    return pattern_variance(checkerboard_variance(summed), of_frames, len(middle), total.numel())
+
+
+def _align(seen: _Seen, options: MotionOptions, threads: Threads) -> tuple[Track, Field | None]:
+    """Shifts of the whole frames, and what patches of them do beyond that."""
+    bfactor = options.alignment_bfactor_px2
+    k_max = highest_frequency(options.pixel_size_A, bfactor)
+    binned = (int(seen.small.shape[1]), int(seen.small.shape[2]))
+    band = plan_band(binned, seen.binning, k_max, bfactor, str(seen.small.device))
+    spectra = band_spectra(seen.small, band, threads)
+    # Per coefficient: the variance over the number of px.
+    power = seen.pattern / (seen.shape[0] * seen.shape[1])
+    track = align(
+        Stack(spectra=spectra, band=band, pattern=power),
         tolerance_px=options.tolerance_px,
         max_iter=options.max_iter,
         search_range_px=options.search_range_px,
-        fixed_pattern=pattern / total.numel(),
+        threads=threads,
+    )
+    del spectra  # room for the patches
+    if min(options.patches) < LEAST_PATCHES:
+        return track, None
+    grid = Grid(
+        patches=options.patches,
+        group_frames=options.group_frames,
+        bfactor_px2=bfactor,
+        k_max=k_max,
+    )
+    return track, local_motion(
+        seen.small, seen.binning, track.shifts_px, grid, seen.pattern, threads
     )
 
 
-def _sum(frames: FrameSource, track: Track, hot: Tensor, options: MotionOptions) -> CorrectedMovie:
-    """Third pass: one transform per frame, cropped, moved and added to every sum."""
-    shape = binned_shape(frames.shape, options.bin_factor)
+def _result(
+    frames: FrameSource,
+    seen: _Seen,
+    track: Track,
+    field: Field | None,
+    sums: Sums,
+    options: MotionOptions,
+) -> CorrectedMovie:
     pixel = options.pixel_size_A * options.bin_factor
-    zoom = torch.tensor([shape[1] / frames.shape[1], shape[0] / frames.shape[0]])
-    shifts = torch.from_numpy(track.shifts_px).to(frames.device) * zoom.to(frames.device)
-    ramps_y, ramps_x = fourier.phase_ramps(shape, shifts[:, 0], shifts[:, 1])
-    totals: list[DoseWeightedSum | PlainSum] = []
-    if options.dose_weighting:
-        k = fourier.radius(shape, pixel, device=frames.device)
-        totals.append(DoseWeightedSum(k, options.dose_per_frame, options.voltage_kV, frames.n))
-    if options.save_nodw or not options.dose_weighting:
-        totals.append(PlainSum(shape, frames.device))
-    group = frames_per_group(options.dose_per_frame, options.dose_per_ps)
-    amplitudes = GroupedAmplitudes(shape, group, frames.device)
-    for frame, ramp_y, ramp_x in zip(frames.corrected(), ramps_y, ramps_x, strict=True):
-        spectrum = fourier.crop_rfft(fourier.rfft2(frame), frames.shape, shape)
-        spectrum.mul_(ramp_y * ramp_x)
-        amplitudes.add(spectrum)
-        for total in totals:
-            total.add(spectrum)
-    images = [fourier.irfft2(total.result(), shape) for total in totals]
-    power, power_pixel = amplitudes.result(pixel, options.ps_size, options.ps_pixel_size_A)
+    power_pixel = spectrum_pixel_size(sums.image_shape, pixel, options.ps_pixel_size_A)
+    power = None
+    if sums.amplitudes is not None:
+        power = power_spectrum(sums.amplitudes, sums.shape, pixel, options.ps_size, power_pixel)
     shifts_px = np.full((frames.movie_shape[0], 2), np.nan)
     shifts_px[frames.first : frames.last] = track.shifts_px
+    image = sums.weighted if sums.weighted is not None else sums.plain
+    assert image is not None  # noqa: S101
     return CorrectedMovie(
-        image=images[0],
-        image_nodw=images[-1] if options.save_nodw else None,
+        image=image,
+        image_nodw=sums.plain if options.save_nodw else None,
+        image_even=sums.even,
+        image_odd=sums.odd,
         power_spectrum=power,
         ps_pixel_size_A=power_pixel,
         pixel_size_A=pixel,
         shifts_px=shifts_px,
-        hot_pixels=hot.cpu().numpy(),
+        field=field,
+        hot_pixels=seen.hot.cpu().numpy(),
         converged=track.converged,
         iterations=track.iterations,
         motion=motion_statistics(shifts_px, options),
         movie_shape=frames.movie_shape,
         first_frame=frames.first + 1,
-    )
-
-
-def binned_shape(shape: fourier.Shape, bin_factor: float) -> fourier.Shape:
-    """Shape (ny, nx) after binning, each the even number nearest to n / `bin_factor`.
-
-    Raises
-    ------
-    ValueError
-        The factor is below 1.
-    """
-    if bin_factor < 1.0:
-        raise ValueError(f"bin_factor is {bin_factor}; it must be 1 or more")
-    if bin_factor == 1.0:
-        return shape
-    return (
-        2 * round(shape[0] / bin_factor / 2.0),
-        2 * round(shape[1] / bin_factor / 2.0),
     )
 
 

@@ -1,23 +1,22 @@
 """Exposure weighting.
 
 A frame that ends at dose D has the weight exp(-D / 2 Ne(k)), divided by the root of the sum of
-the squared weights of all frames, which keeps the power of white noise. With a constant dose per
-frame every weight is the one before times q(k) = exp(-dose / 2 Ne(k)), so the weighted sum is a
-geometric series: one multiply-add per frame in Fourier space, exact, and no plane of exponentials
-per frame. What came before the first used frame (skipped frames, pre-exposure) is a common factor
-and cancels.
+the squared weights of all frames, which keeps the power of white noise. What came before the first
+used frame (skipped frames, pre-exposure) is a common factor and cancels. As functions of the frame
+and of k the weights have a rank of about five: the frames are added up in real space, five times
+with other factors, and five transforms stand for one per frame.
 
 Source: preprocessing.md section 2.8 (Grant and Grigorieff 2015).
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.fourier import Shape
-
-# Keeps exp(+exponent) of the running sum inside float32; at 300 kV it is reached at 450 e/A^2.
-_MAX_EXPONENT = 80.0
+_STEPS = 2000  # of a table
+_ERROR = 3e-4
 
 
 def critical_exposure(frequency: Tensor, voltage_kV: float) -> Tensor:
@@ -30,56 +29,65 @@ def critical_exposure(frequency: Tensor, voltage_kV: float) -> Tensor:
     return factor * (0.245 * frequency.pow(-1.665) + 2.81)
 
 
-class DoseWeightedSum:
-    """Running sum of aligned half spectra with exposure weights.
+def frame_weights(
+    frequency: Tensor, dose_per_frame: float, voltage_kV: float, n_frames: int
+) -> Tensor:
+    """Weights `[n_frames, ...]`, float64, of the frames at frequencies `[...]` in 1/A.
+
+    Their squares add up to 1 at every frequency, which keeps the power of white noise.
+    """
+    rate = dose_per_frame / (2.0 * critical_exposure(frequency.double(), voltage_kV))
+    frame = torch.arange(n_frames, dtype=torch.float64, device=frequency.device)
+    weights = torch.exp(-frame.reshape(-1, *[1] * frequency.dim()) * rate)
+    return weights / weights.square().sum(0).sqrt()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRank:
+    """Weights as a short sum: w_f(k) = sum over r of `frames[r, f]` times `tables[r]` at k.
 
     Parameters
     ----------
-    frequency
-        `[ny, nx//2+1]` in 1/A, float32.
-    dose_per_frame
-        e/A^2.
-    voltage_kV
-        Of the microscope.
-    n_frames
-        How many spectra will be added, first exposed first.
+    frames
+        float64 `[r, n]`; the first row is 1: the first sum is the plain sum of the frames.
+    tables
+        float64 `[r, t]` at multiples of `step`.
+    step
+        1/A.
+    error
+        Largest error of a weight, relative to the largest weight.
     """
 
-    def __init__(
-        self, frequency: Tensor, dose_per_frame: float, voltage_kV: float, n_frames: int
-    ) -> None:
-        exponent = dose_per_frame / (2.0 * critical_exposure(frequency, voltage_kV))
-        self._exponent = exponent.clamp_(max=_MAX_EXPONENT / n_frames)
-        # The running sum is kept relative to the weight of the newest frame: S <- S / q + F.
-        self._growth = torch.exp(self._exponent).to(torch.complex64)
-        self._sum = torch.zeros_like(self._growth)
-        self._n = n_frames
-
-    def add(self, spectrum: Tensor) -> None:
-        """Add the next frame's spectrum, complex64 `[ny, nx//2+1]`."""
-        torch.addcmul(spectrum, self._sum, self._growth, out=self._sum)
-
-    def result(self) -> Tensor:
-        """Weighted sum of the `n_frames` spectra; its mean is sqrt(n) times a frame's mean."""
-        # sum of q^(2f) = (1 - q^(2n)) / (1 - q^2); expm1 keeps the limit n at q -> 1.
-        twice = 2.0 * self._exponent.double()
-        power = torch.expm1(-self._n * twice) / torch.expm1(-twice)
-        power = torch.where(twice > 0, power, float(self._n))
-        last = torch.exp(-(self._n - 1) * self._exponent.double())
-        return self._sum * (last / torch.sqrt(power)).to(torch.float32)
+    frames: np.ndarray
+    tables: np.ndarray
+    step: float
+    error: float
 
 
-class PlainSum:
-    """Running sum of aligned half spectra, all with weight 1."""
+def low_rank(n_frames: int, dose_per_frame: float, voltage_kV: float, highest: float) -> LowRank:
+    """Factor the weights of a movie.
 
-    def __init__(self, shape: Shape, device: str = "cpu") -> None:
-        half = (shape[0], shape[1] // 2 + 1)
-        self._sum = torch.zeros(half, dtype=torch.complex64, device=device)
+    Parameters
+    ----------
+    n_frames, dose_per_frame, voltage_kV
+        As above.
+    highest
+        Frequency up to which they are wanted, 1/A.
 
-    def add(self, spectrum: Tensor) -> None:
-        """Add a frame's spectrum, complex64 `[ny, nx//2+1]`."""
-        self._sum.add_(spectrum)
-
-    def result(self) -> Tensor:
-        """Plain sum; its mean is the sum of the frames' means."""
-        return self._sum
+    As many factors are taken as bring the error below 3e-4: four to six for usual movies.
+    The first factor is kept for the plain sum, which makes the mean exact and gives the unweighted
+    image for nothing; the others are the singular vectors of what it leaves.
+    """
+    step = highest / (_STEPS - 2)
+    k = torch.arange(_STEPS, dtype=torch.float64) * step
+    weights = frame_weights(k, dose_per_frame, voltage_kV, n_frames).numpy()
+    mean = weights.mean(0)
+    left, size, right = np.linalg.svd(weights - mean, full_matrices=False)
+    plain = np.ones((1, n_frames))
+    for kept in range(n_frames):
+        frames = np.vstack([plain, left[:, :kept].T])
+        tables = np.vstack([mean, size[:kept, None] * right[:kept]])
+        error = float(np.abs(frames.T @ tables - weights).max() / weights.max())
+        if error < _ERROR:
+            return LowRank(frames=frames, tables=tables, step=step, error=error)
+    raise ValueError(f"a movie must have frames, not {n_frames}")

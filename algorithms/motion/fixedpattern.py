@@ -18,12 +18,16 @@ _SIGNIFICANT = 5.0
 _CORRELATION = 1.5**2
 
 
+def centre(images: Tensor) -> Tensor:
+    """The middle of images `[..., ny, nx]` that the variances are measured in, a view."""
+    ny, nx = images.shape[-2:]
+    top, left = max(0, (ny - _MAX_SIDE) // 2), max(0, (nx - _MAX_SIDE) // 2)
+    return images[..., top : top + _MAX_SIDE, left : left + _MAX_SIDE]
+
+
 def checkerboard_variance(image: Tensor) -> float:
     """Variance of the highest frequencies of `[ny, nx]`, in units of white noise per px."""
-    ny, nx = image.shape
-    top, left = max(0, (ny - _MAX_SIDE) // 2), max(0, (nx - _MAX_SIDE) // 2)
-    part = image[top : top + _MAX_SIDE, left : left + _MAX_SIDE]
-    rows = part[1:] - part[:-1]
+    rows = image[1:] - image[:-1]
     corners = rows[:, 1:] - rows[:, :-1]
     return float(corners.square_().mean(dtype=torch.float64)) / 4.0
 
@@ -34,7 +38,7 @@ def pattern_variance(of_sum: float, of_frames: float, n_frames: int, n_px: int) 
     Parameters
     ----------
     of_sum, of_frames
-        `checkerboard_variance` of the sum of the frames as read, and its sum over the frames.
+        `checkerboard_variance` of the middle of the sum of the frames, and its sum over the frames.
     n_frames
         How many.
     n_px

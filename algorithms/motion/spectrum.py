@@ -8,58 +8,27 @@ Source: preprocessing.md section 2.9.
 
 import math
 
-import torch
 from torch import Tensor
 
 from algorithms import fourier
 
 
-class GroupedAmplitudes:
-    """Running sum of |sum of a group of spectra|.
+def group_amplitudes(group: Tensor, shape: fourier.Shape, cropped: fourier.Shape) -> Tensor:
+    """Amplitudes of a sum of frames `[ny, nx]`, binned to `cropped`, the mean taken out."""
+    spectrum = fourier.crop_rfft(fourier.rfft2(group), shape, cropped)
+    spectrum[0, 0] = 0.0  # the mean of the frames would ring through the box
+    return fourier.power(spectrum).sqrt_()
 
-    Parameters
-    ----------
-    shape
-        (ny, nx) of the frames.
-    group
-        Frames per group.
-    device
-        Where the spectra are.
+
+def power_spectrum(
+    amplitudes: Tensor, shape: fourier.Shape, pixel_size_A: float, size: int, new_pixel_A: float
+) -> Tensor:
+    """Centred `[size, size]` amplitudes at the pixel `new_pixel_A` of a sum of amplitudes.
+
+    `shape` is that of the images they were made from; where the new pixel is larger the high
+    frequencies are cut off.
     """
-
-    def __init__(self, shape: fourier.Shape, group: int, device: str = "cpu") -> None:
-        half = (shape[0], shape[1] // 2 + 1)
-        self._amplitudes = torch.zeros(half, device=device)
-        self._group = torch.zeros(half, dtype=torch.complex64, device=device)
-        self._shape = shape
-        self._size = group
-        self._held = 0
-
-    def add(self, spectrum: Tensor) -> None:
-        """Add the next frame's half spectrum."""
-        if self._held == 0:
-            self._group.copy_(spectrum)
-        else:
-            self._group.add_(spectrum)
-        self._held += 1
-        if self._held == self._size:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._held:
-            self._amplitudes.add_(self._group.abs())
-            self._held = 0
-
-    def result(self, pixel_size_A: float, size: int, target_pixel_A: float) -> tuple[Tensor, float]:
-        """Centred `[size, size]` amplitudes and their pixel size in A.
-
-        Where the pixel is below `target_pixel_A` the high frequencies are cut off.
-        """
-        self._flush()
-        self._amplitudes[0, 0] = 0.0  # the mean of the frames would ring through the box
-        new_pixel = spectrum_pixel_size(self._shape, pixel_size_A, target_pixel_A)
-        plane = fourier.zoom_spectrum(self._amplitudes, self._shape, pixel_size_A, size, new_pixel)
-        return plane, new_pixel
+    return fourier.zoom_spectrum(amplitudes, shape, pixel_size_A, size, new_pixel_A)
 
 
 def spectrum_pixel_size(shape: fourier.Shape, pixel_size_A: float, target_A: float) -> float:

@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from algorithms.motion.field import Field
+
 _BFACTOR_A2 = 100.0
 
 
@@ -61,12 +63,20 @@ class MotionOptions:
         150 px^2 at 0.82 A and, measured, keeps twice the accuracy of it at 2 A.
     tolerance_px, max_iter, search_range_px
         Of the alignment: stop when a round moves the frames less than this r.m.s.
-    dose_weighting, save_nodw
-        Which sums to make. Without dose weighting the plain sum is the image.
+    patches, group_frames
+        Patches along (x, y) for the local motion, which needs at least three along both; frames
+        summed before patches are aligned.
+    dose_weighting, save_nodw, even_odd, save_ps
+        Which sums to make. Without dose weighting the plain sum is the image; the sums of the
+        even and of the odd frames are not weighted.
     dose_per_ps, ps_size, ps_pixel_size_A
         Frames are summed to this dose before amplitudes are taken; box and target pixel.
-    hot_pixel_sigma, find_hot_pixels, defect_window_px
-        Threshold over the mean of the plain sum; half width of the window of good neighbours.
+    hot_pixel_sigma, find_hot_pixels, hot_pixel_rule, defect_window_px
+        Threshold in deviations of the plain sum; "robust" finds hot, cold and dead pixels by
+        median and neighbours, "relion" hot ones by mean and deviation; half width of the window
+        of good neighbours.
+    skip_defects
+        Leave bad pixels as they are, those of the gain and the map too.
     early_dose
         e/A^2 that split early from late motion.
     hold_bytes
@@ -84,13 +94,19 @@ class MotionOptions:
     tolerance_px: float = 0.1
     max_iter: int = 10
     search_range_px: float = 50.0
+    patches: tuple[int, int] = (1, 1)
+    group_frames: int = 1
     dose_weighting: bool = True
     save_nodw: bool = False
+    even_odd: bool = False
+    save_ps: bool = True
     dose_per_ps: float = 4.0
     ps_size: int = 512
     ps_pixel_size_A: float = 1.4
     find_hot_pixels: bool = True
     hot_pixel_sigma: float = 6.0
+    hot_pixel_rule: str = "robust"
+    skip_defects: bool = False
     defect_window_px: int = 2
     early_dose: float = 4.0
     hold_bytes: int = 4 << 30
@@ -120,17 +136,19 @@ class CorrectedMovie:
     ----------
     image
         float32 `[ny, nx]`, dose-weighted if that was asked for.
-    image_nodw
-        Plain sum of the aligned frames, or None.
+    image_nodw, image_even, image_odd
+        Plain sum of the aligned frames, of the even ones (the first is even), of the odd; or None.
     power_spectrum
-        float32 `[ps, ps]` amplitudes for CTF estimation, origin at (ps // 2, ps // 2).
+        float32 `[ps, ps]` amplitudes for CTF estimation, origin at (ps // 2, ps // 2); or None.
     ps_pixel_size_A, pixel_size_A
         Pixel that the spectrum and the images belong to.
     shifts_px
         float64 `[n_frames, 2]` (x, y), *applied* to every frame: corrected(x) = raw(x - shift).
         Zero in the first used frame, NaN in frames that were not used.
+    field
+        What the patches showed, None where none were aligned.
     hot_pixels
-        int64 `[k, 2]` (x, y) of the pixels found by their brightness.
+        int64 `[k, 2]` (x, y) of the pixels found by their brightness, cold ones too.
     converged, iterations
         Of the alignment.
     motion
@@ -143,13 +161,23 @@ class CorrectedMovie:
 
     image: Tensor
     image_nodw: Tensor | None
-    power_spectrum: Tensor
+    image_even: Tensor | None
+    image_odd: Tensor | None
+    power_spectrum: Tensor | None
     ps_pixel_size_A: float
     pixel_size_A: float
     shifts_px: np.ndarray
+    field: Field | None
     hot_pixels: np.ndarray
     converged: bool
     iterations: int
     motion: MotionStatistics
     movie_shape: tuple[int, int, int]
     first_frame: int
+
+    @property
+    def local_rmsd_px(self) -> float | None:
+        """Distance (r.m.s.) of what the patches showed from the model; None without a model."""
+        if self.field is None or self.field.model is None:
+            return None
+        return float(np.hypot(*self.field.model.rmsd_px))

@@ -1,7 +1,8 @@
 """How EPU names a session's files, and the XML it writes for an image.
 
 Paths inside a session are `Images-Disc1/GridSquare_<id>/Data/<stem>.xml` and
-`<stem>_fractions.tiff`, with stem `FoilHole_<hole>_Data_<area>_<seq>_<YYYYMMDD>_<HHMMSS>`.
+`<stem>_fractions.tiff` or `<stem>_EER.eer`, with stem
+`FoilHole_<hole>_Data_<area>_<seq>_<YYYYMMDD>_<HHMMSS>`.
 
 Source: acquisition.md sections 1.5 and 2.1 to 2.5.
 """
@@ -113,7 +114,7 @@ def exposure_xml(recipe: Recipe, exposure: Exposure, nominal_defocus_A: float, s
         image_pixel_m=_number(image_pixel_A * 1e-10),
         acquired_at=_seven_decimals(exposure.acquired_at),
         super_resolution=factor,
-        n_frames=recipe.n_frames,
+        n_frames=recipe.n_frames * (recipe.eer_raw_frames or 1),
         exposure_time_s=_number(recipe.n_frames * _FRAME_TIME_S),
         image_ny=recipe.ny // factor,
         image_nx=recipe.nx // factor,

@@ -103,6 +103,8 @@ class Recipe:
     holes_per_stage: int = 2
     """Holes reached by beam shift alone; with the areas they make the beam-shift groups."""
     super_resolution_factor: int = 1
+    eer_raw_frames: int = 0
+    """Raw frames of an EER movie that one of the `n_frames` is divided into; 0 = a TIFF movie."""
     microscope_id: str = "3299"
     magnification: int = 105000
     faults: Faults = NO_FAULTS
@@ -124,6 +126,9 @@ class Recipe:
         self._require("areas_per_hole", self.areas_per_hole >= 1, "at least 1")
         self._require("holes_per_stage", self.holes_per_stage >= 1, "at least 1")
         self._require("super_resolution_factor", self.super_resolution_factor in (1, 2), "1 or 2")
+        self._require("eer_raw_frames", 0 <= self.eer_raw_frames <= 1000, "0 to 1000")
+        only_tiff = bool(self.eer_raw_frames and self.faults.wrong_size)
+        self._require("eer_raw_frames", not only_tiff, "0 where movies have a wrong size")
         self._require("start", _has_zone(self.start), "an ISO 8601 time with its zone")
 
     def _require(self, key: str, good: bool, wanted: str) -> None:

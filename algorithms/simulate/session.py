@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from algorithms.formats import mrc
 from algorithms.formats.atomic import atomic_write
 from algorithms.simulate import truth as truths
+from algorithms.simulate.eer import encode_eer
 from algorithms.simulate.epu import Exposure, exposure_xml, plan_session
 from algorithms.simulate.faults import spoil_movie, spoil_xml
 from algorithms.simulate.movie import render_movie, session_detector
 from algorithms.simulate.recipe import Recipe, RecipeError, as_table, random_stream
 from algorithms.simulate.truth import MovieTruth
 
+EER_GAIN = "EER_GainReference.gain"
 Progress = Callable[[int, int, str], None]
 """Called after every exposure with (exposures written, exposures in all, movie)."""
 
@@ -44,7 +46,8 @@ def simulate_session(
     recipe, seed
         What to write; the same pair gives the same bytes.
     out
-        The session folder: `Images-Disc1` and `gain.mrc` appear in it. If an earlier run was
+        The session folder: `Images-Disc1` and `gain.mrc` (`EER_GainReference.gain` for EER
+        movies) appear in it. If an earlier run was
         interrupted, the exposures not yet complete are written.
     realtime
         Keep the recipe's pace and growth; otherwise write as fast as possible.
@@ -91,7 +94,11 @@ def _open_session(recipe: Recipe, out: Path, folder: Path, seed: int) -> None:
         return
     detector = session_detector(recipe, seed)
     out.mkdir(parents=True, exist_ok=True)
-    mrc.write(out / "gain.mrc", detector.gain, recipe.pixel_size_A)
+    if recipe.eer_raw_frames:
+        # As it is stored: the one kind of TIFF that nobody turns upside down.
+        tifffile.imwrite(out / EER_GAIN, detector.gain, software=False, metadata=None)
+    else:
+        mrc.write(out / "gain.mrc", detector.gain, recipe.pixel_size_A)
     truths.write_json(
         path,
         {
@@ -116,16 +123,20 @@ def _pause(recipe: Recipe, exposure: Exposure, seed: int) -> float:
 def _movie(
     recipe: Recipe, folder: Path, seed: int, index: int, threads: int
 ) -> tuple[bytes, MovieTruth]:
-    """A movie's TIFF and truth: rendered, or read from the pool if it was rendered before."""
+    """A movie's file and truth: rendered, or read from the pool if it was rendered before."""
     stem = folder / "pool" / f"movie_{index:04d}"
-    tiff = stem.with_suffix(".tiff")
-    # The truth is written last: where it is, the TIFF is whole.
+    file = stem.with_suffix(".eer" if recipe.eer_raw_frames else ".tiff")
+    # The truth is written last: where it is, the movie is whole.
     if stem.with_suffix(".json").exists():
-        return tiff.read_bytes(), truths.read_movie_truth(stem)
+        return file.read_bytes(), truths.read_movie_truth(stem)
     movie = render_movie(recipe, seed, index=index, threads=threads)
-    content = encode_tiff(movie.frames, recipe.pixel_size_A)
+    if recipe.eer_raw_frames:
+        rng = random_stream(seed, "raw frames", index)
+        content = encode_eer(movie.frames, recipe.eer_raw_frames, rng)
+    else:
+        content = encode_tiff(movie.frames, recipe.pixel_size_A)
     if recipe.n_rendered < recipe.n_exposures:
-        atomic_write(tiff, content, durable=False)
+        atomic_write(file, content, durable=False)
         truths.write_movie_truth(stem, {}, movie.truth)
     return content, movie.truth
 
@@ -171,7 +182,8 @@ class _Writer:
         if xml is not None and first:
             place.with_name(f"{exposure.stem}.xml").write_bytes(xml)
         if content is not None:
-            self._grow(place.with_name(f"{exposure.stem}_fractions.tiff"), content)
+            suffix = "_EER.eer" if self.recipe.eer_raw_frames else "_fractions.tiff"
+            self._grow(place.with_name(f"{exposure.stem}{suffix}"), content)
         if xml is not None and not first:
             place.with_name(f"{exposure.stem}.xml").write_bytes(xml)
         header = {

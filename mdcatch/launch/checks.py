@@ -140,8 +140,8 @@ def _runner(request: OpenRequest) -> Iterator[Doubt]:
         level = _warning if request.picker == "log" else _error
         yield level(
             "executor",
-            "the executor native picks with the Laplacian of Gaussian and ends before 2D classes: "
-            "native,relion takes RELION's programs for the rest",
+            "the executor native picks with the Laplacian of Gaussian and ends at the selection of "
+            "classes: native,relion takes RELION's programs for the rest",
         )
 
 

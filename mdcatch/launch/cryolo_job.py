@@ -6,6 +6,7 @@ one name. It leaves `autopick.star`, as RELION's own picker does. Source: scheme
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from algorithms.formats import star
 from algorithms.formats.atomic import atomic_write
+from algorithms.picking.cbox import read_cbox
 from schemer.errors import ProjectError
 from schemer.jobfolder import ABORT_NOW, write_exit
 from schemer.jobs.labels import STAR_VERSION, Generation, node_label
@@ -101,6 +103,7 @@ def _run(arguments: argparse.Namespace, folder: Path, todo: dict[str, int]) -> N
             raise Failed(f"{name} is not there")
         (work / "input" / f"m{at:06d}{Path(name).suffix}").symlink_to(Path(name).resolve())
     atomic_write(work / "config.json", json.dumps(_configuration(arguments, work), indent=1))
+    _note_model(arguments, folder)
     command = _command(arguments, work)
     print("running", " ".join(command), flush=True)
     try:
@@ -113,8 +116,25 @@ def _run(arguments: argparse.Namespace, folder: Path, todo: dict[str, int]) -> N
         raise Failed(f"{arguments.program} ended with exit code {code}")
     found = work / "output" / ("STAR_START_END" if arguments.filament_width else "STAR")
     for name, at in todo.items():
-        _keep(found / f"m{at:06d}.star", _target(folder, name))
+        boxes = work / "output" / "CBOX" / f"m{at:06d}.cbox"
+        if boxes.exists() and not arguments.filament_width:
+            # Unlike crYOLO's STAR files these have the confidence, as figure of merit.
+            table = read_cbox(boxes, arguments.threshold)
+            star.save(_target(folder, name), {"": table})
+        else:
+            _keep(found / f"m{at:06d}.star", _target(folder, name))
     shutil.rmtree(work)
+
+
+def _note_model(arguments: argparse.Namespace, folder: Path) -> None:
+    """Keep which model made the picks."""
+    model = Path(arguments.model)
+    digest = None
+    if model.is_file():
+        with open(model, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    note = {"program": arguments.program, "model": arguments.model, "sha256": digest}
+    atomic_write(folder / "cryolo_model.json", json.dumps(note, indent=1) + "\n")
 
 
 def _configuration(arguments: argparse.Namespace, work: Path) -> dict[str, object]:

@@ -17,6 +17,7 @@ from mdcatch.parsers.record import Record
 from mdcatch.reconcile import Exposure
 from services.kit.sitetables import Camera
 
+_DIGITAL = (".dm3", ".dm4")  # DigitalMicrograph
 _FORMATS = {".tif": "tiff", ".tiff": "tiff", ".eer": "eer"}
 
 
@@ -55,6 +56,8 @@ def find(
     gain = _given(request.gain)
     if gain is None and request.gain is None:
         gain = _gain(metadata, movie, request.movie_root, camera, warnings)
+    if gain is not None and request.pipeline != "native" and gain.suffix.lower() in _DIGITAL:
+        warnings.append(f"gain {gain.name}: RELION and Scipion need it as MRC or TIFF; convert it")
     defects = _given(request.defects) or _defects(metadata, movie)
     mtf = _given(request.mtf) or _mtf(exposure, metadata, camera, warnings)
     rotation, flip = request.gain_rotation, request.gain_flip

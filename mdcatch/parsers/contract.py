@@ -58,12 +58,13 @@ class Contract:
     def find(self, path: str, start: Element | None = None) -> Element | None:
         """Return the first element along a path of local names, below `start` or the root.
 
-        A nil element is None; a reference is followed.
+        A nil element is None; a reference is followed. Of namesakes the one in the namespace of
+        its parent is meant; two of those that differ are refused (XML_BROKEN).
         """
         element = self.root if start is None else start
         for name in path.split("/"):
             self._count(len(element))
-            element = next((child for child in element if local(child.tag) == name), None)
+            element = self._only([child for child in element if local(child.tag) == name], element)
             element = None if element is None else self._resolve(element)
             if element is None:
                 return None
@@ -73,6 +74,11 @@ class Contract:
         """Return the text of the element that `find` returns; None where it has none."""
         element = self.find(path, start)
         return None if element is None else clean(element) or None
+
+    def figure(self, path: str, start: Element | None = None) -> str | None:
+        """Return the text of a number; None where it is NaN, which .NET writes for "not set"."""
+        text = self.text(path, start)
+        return None if text == "NaN" else text
 
     def items(self, path: str, start: Element | None = None) -> list[Element]:
         """Return what is in the element that `find` returns, without nil entries."""
@@ -122,3 +128,26 @@ class Contract:
                 raise Refused(Code.XML_BROKEN, f"z:Ref {reference[:40]!r} refers to nothing")
             return None if target.get(_REF) else target
         return None if element.get(_NIL) == "true" else element
+
+    def _only(self, namesakes: list[Element], parent: Element) -> Element | None:
+        """Return the one element that is meant, whatever the order in which they stand."""
+        if len(namesakes) > 1:
+            home = parent.tag.rpartition("}")[0]
+            namesakes = [
+                one for one in namesakes if one.tag.rpartition("}")[0] == home
+            ] or namesakes
+        first = namesakes[0] if namesakes else None
+        for other in namesakes[1:]:
+            if not self._alike(other, first):
+                name = local(other.tag)[:80]
+                raise Refused(Code.XML_BROKEN, f"{name} is given twice with different values")
+        return first
+
+    def _alike(self, one: Element, other: Element) -> bool:
+        """Compare two elements with all that is in them."""
+        self._count(1)
+        return (
+            (one.tag, clean(one), len(one)) == (other.tag, clean(other), len(other))
+            and dict(one.attrib) == dict(other.attrib)
+            and all(map(self._alike, one, other))
+        )

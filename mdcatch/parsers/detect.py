@@ -5,10 +5,12 @@ Source: acquisition.md sections 2 to 6, 10 (5).
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from mdcatch.parsers.encoding import as_utf8
 from mdcatch.parsers.limits import MAX_DM_BYTES, MAX_XML_BYTES
 from mdcatch.parsers.record import Record
 from mdcatch.parsers.window import Window
@@ -96,6 +98,8 @@ def load_all() -> None:
 def _reader(head: bytes, name: str) -> _Reader:
     suffix = PurePosixPath(name.replace("\\", "/")).suffix.lower()
     by_name = _SUFFIXES.get(suffix)
+    with suppress(UnicodeError):
+        head = as_utf8(head)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start.startswith(b"<"):
         return _xml(start)

@@ -25,12 +25,19 @@ FIRST_GENERATION = b"ThermoFisherECComprOK"  # ends each frame of the container 
 
 _CODES = {65000: "8-bit run length", 65001: "7-bit run length", 65002: "run length of own depths"}
 _ANY = Bounds(-1e300, 1e300)
-_PIXEL_UNITS = {"": 1.0, "m": 1.0, "um": 1e-6, "µm": 1e-6, "nm": 1e-9}
+_METRES = {"": 1.0, "m": 1.0, "um": 1e-6, "nm": 1e-9, "pm": 1e-12}
+_SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+# Spellings of one unit, in the order in which they are replaced.
+_SPELLINGS = (
+    *((" ", ""), ("µ", "u"), ("μ", "u"), ("electrons", "e"), ("electron", "e"), ("e-", "e")),
+    *(("pixels", "px"), ("pixel", "px"), ("seconds", "s"), ("second", "s"), ("sec", "s")),
+    *(("meters", "m"), ("metres", "m"), ("meter", "m"), ("metre", "m")),
+)
 # Item -> field and the factors of the units it may have.
 _NUMBERS: dict[str, tuple[str, dict[str, float]]] = {
-    "exposureTime": ("exposure_time_s", {"": 1.0, "s": 1.0, "ms": 1e-3}),
-    "totalDose": ("total_dose_e_per_px", dict.fromkeys(("", "e/pixel", "e/px"), 1.0)),
-    "meanDoseRate": ("dose_rate_e_per_px_s", dict.fromkeys(("", "e/pixel/s", "e/px/s"), 1.0)),
+    "exposureTime": ("exposure_time_s", _SECONDS),
+    "totalDose": ("total_dose_e_per_px", {"": 1.0, "e/px": 1.0}),
+    "meanDoseRate": ("dose_rate_e_per_px_s", {"": 1.0, "e/px/s": 1.0}),
     "numberOfFrames": ("n_frames_declared", {"": 1.0}),
 }
 _TEXTS = {
@@ -155,9 +162,12 @@ def _in_unit(
     record: Record, items: dict[str, tuple[str, str]], key: str, units: dict[str, float]
 ) -> float | None:
     """Take an item out and return it in our unit; of another unit it stays, with a note."""
-    value, unit = items.get(key, ("", ""))
+    value, said = items.get(key, ("", ""))
+    unit = said.lower()
+    for one, other in _SPELLINGS:
+        unit = unit.replace(one, other)
     if value and unit not in units:
-        record.notes.append(f"{key} is in {unit[:40]!r}, which is not understood")
+        record.notes.append(f"{key} is in {said[:40]!r}, which is not understood")
         return None
     items.pop(key, None)
     return number(key, value, _ANY, units[unit]) if value else None
@@ -177,7 +187,7 @@ def _read_time(record: Record, items: dict[str, tuple[str, str]]) -> None:
 
 def _read_pixel(record: Record, items: dict[str, tuple[str, str]]) -> None:
     """The specimen's pixel, where the "sensor" pixel is too small to be the camera's."""
-    sizes = [_in_unit(record, items, key, _PIXEL_UNITS) for key in _PIXELS]
+    sizes = [_in_unit(record, items, key, _METRES) for key in _PIXELS]
     known = [size for size in sizes if size is not None]
     if not known:
         return

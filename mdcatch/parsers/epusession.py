@@ -12,6 +12,7 @@ from mdcatch.parsers.gridsquare import point
 from mdcatch.parsers.limits import Bounds, integer
 from mdcatch.parsers.record import Record, checked, parsed
 from mdcatch.parsers.safexml import Element, clean
+from services.kit.errors import Code, Refused
 
 _TEXTS = {
     "session_name": "Name",
@@ -65,8 +66,8 @@ def parse_epu_session(content: bytes, name: str) -> Record:
     for key, path in _FLAGS.items():
         record.put(key, boolean(document.text(path)), "xml")
     put_time(record, "start_time", document.text(_START))
-    record.read("clustering_radius_um", document.text(_RADIUS), "xml", 1e6)
-    _tilt(record, document.text(_TILT))
+    record.read("clustering_radius_um", document.figure(_RADIUS), "xml", 1e6)
+    _tilt(record, document.figure(_TILT))
     folders = [document.text("Path", item) for item in document.items("StorageFolders/_items")]
     record.put("storage_folders", tuple(filter(None, folders)) or None, "xml")
     samples = document.items("Samples/_items")
@@ -116,10 +117,12 @@ def _sample(record: Record, document: Contract, sample: Element) -> None:
     for key, path in _SAMPLE_TEXTS.items():
         record.put(key, document.text(path, sample), "xml")
     for key, path in _HOLES.items():
-        record.read(key, document.text(path, sample), "xml", 1e6)
+        record.read(key, document.figure(path, sample), "xml", 1e6)
     presets: dict[str, dict[str, Any]] = {}
     for step, settings in document.pairs("MicroscopeSettings/KeyValuePairs", sample):
-        presets[checked("name", step)] = _preset(record, document, step, settings)
+        preset = _preset(record, document, step, settings)
+        if presets.setdefault(checked("name", step), preset) != preset:
+            raise Refused(Code.XML_BROKEN, f"preset {step[:80]!r} is given twice, not the same")
     record.put("presets", presets or None, "xml")
     shots = document.pairs(_SHOTS, sample)
     record.sections = [_shot(document, key, value) for key, value in shots]
@@ -128,7 +131,7 @@ def _sample(record: Record, document: Contract, sample: Element) -> None:
 def _shot(document: Contract, key: str, value: Element) -> dict[str, Any]:
     """Return one shot position of the template: `acquisition_area_id` is the one in file names."""
     settings = "ImageAcquisitionSettingXml"
-    exposure = document.text(f"{settings}/ExposureTime", value)
+    exposure = document.figure(f"{settings}/ExposureTime", value)
     defoci = [clean(one) for one in document.items(f"{settings}/Defocus", value)]
     return {
         "acquisition_area_id": checked("acquisition_area_id", key),
@@ -146,7 +149,7 @@ def _preset(record: Record, document: Contract, step: str, settings: Element) ->
         preset["detector"] = None
 
     def read(key: str, path: str, scale: float = 1.0) -> float | None:
-        text = document.text(path, settings)
+        text = document.figure(path, settings)
         return None if text is None else parsed(key, text, scale)
 
     binning = document.text(_BINNING, settings)

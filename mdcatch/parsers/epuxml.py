@@ -8,15 +8,16 @@ Source: acquisition.md sections 1.5, 2.3 to 2.5.
 import math
 
 from mdcatch.parsers.epucheck import compare
-from mdcatch.parsers.epuimage import EpuImage, estimate, image_of, upsampling
 from mdcatch.parsers.epukinds import IMAGES, Kind, classify
+from mdcatch.parsers.epumovie import put_movie
+from mdcatch.parsers.fractionation import put_fractions
 from mdcatch.parsers.limits import Bounds, integer
 from mdcatch.parsers.place import base_name, put_place
 from mdcatch.parsers.record import Record, parsed
-from mdcatch.parsers.safexml import Element, Leaves, Pair, clean, local, read_leaves
+from mdcatch.parsers.safexml import Leaves, Pair, read_leaves
 from services.kit.errors import Code, Refused
 
-__all__ = ["EpuImage", "Kind", "boolean", "classify", "parse_epu_image", "parse_image"]
+__all__ = ["Kind", "boolean", "classify", "parse_epu_image"]
 
 _CAMERA = "microscopeData/acquisition/camera"
 _OPTICS = "microscopeData/optics"
@@ -25,7 +26,6 @@ _INPUT = f"{_CAMERA}/CameraSpecificInput"
 _CUSTOM = "CustomData"
 _DEGREES = 180.0 / math.pi
 _SPAN = Bounds(1, 64)
-_FRAME = Bounds(0, 10_000_000)
 
 _TEXTS = {
     "software": "microscopeData/core/ApplicationSoftware",
@@ -55,12 +55,18 @@ _VECTORS: tuple[tuple[str, tuple[str, ...], float], ...] = (
     ("image_shift", (f"{_OPTICS}/ImageShift/_x", f"{_OPTICS}/ImageShift/_y"), 1.0),
 )
 _SPARED = {"lens_defocus_um", "tilt_beta_deg", "slit_width_eV", "beam_diameter_um", "spot_index"}
-_SPARED |= {"stage_um", "beam_tilt", "image_shift"}
+_SPARED |= {"stage_um", "beam_tilt", "image_shift", "applied_defocus_um", "frame_rate_hz"}
+_SPARED |= {"dose_on_camera_e_per_image_px"}
 _FLAGS = {
     "energy_filter_on": f"{_OPTICS}/EFTEMOn",
     "slit_inserted": f"{_OPTICS}/EnergyFilter/EnergySelectionSlitInserted",
 }
 _TIME = "microscopeData/acquisition/acquisitionDateTime"
+_UNSET_TIME = "0001-01-01T00:00:00"  # what .NET writes for no time
+_UNIT = "SpatialScale/pixelSize/x/unit"
+# What .NET makes of <Symbol> and <PrefixExponent>; all files seen have 1 and m for the metre.
+_SYMBOL = f"{_UNIT}/_x003C_Symbol_x003E_k__BackingField"
+_PREFIX = f"{_UNIT}/_x003C_PrefixExponent_x003E_k__BackingField"
 _BOOLEANS = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
 
 
@@ -93,8 +99,8 @@ def parse_epu_image(content: bytes, name: str) -> Record:
     _pairs(record, leaves)
     kind = _kind(record, name)
     record.kind = str(kind)
-    if kind in (Kind.EXPOSURE, Kind.OTHER):
-        _movie(record)
+    if kind is Kind.EXPOSURE:
+        put_movie(record)
     else:
         record.notes.append("not a movie: must not produce a movie event")
     put_place(record, name)
@@ -102,13 +108,10 @@ def parse_epu_image(content: bytes, name: str) -> Record:
     return record
 
 
-def parse_image(data: bytes) -> EpuImage:
-    """Return an image XML in the watcher's form; raises what `parse_epu_image` raises."""
-    return image_of(parse_epu_image(data, ""))
-
-
 def put_time(record: Record, key: str, text: str | None) -> None:
     """Keep a time; one that cannot be read costs a flag, not the file."""
+    if text is not None and text.startswith(_UNSET_TIME):
+        return
     try:
         record.put(key, text, "xml")
     except Refused as refused:
@@ -120,7 +123,16 @@ def boolean(text: str | None) -> bool | None:
     return _BOOLEANS.get((text or "").lower())
 
 
+def _check_unit(record: Record, leaves: Leaves) -> None:
+    """Flag a pixel that is not in metres, as that of a diffraction pattern."""
+    symbol, prefix = leaves.text(_SYMBOL), leaves.text(_PREFIX)
+    if symbol not in (None, "m") or prefix not in (None, "0", "1"):
+        told = f"the pixel size is in {(symbol or '')[:40]!r}, prefix {(prefix or '')[:40]!r}"
+        record.flag("unit_unknown", f"{told}: it is left out, for it is not in metres")
+
+
 def _numbers(record: Record, leaves: Leaves) -> None:
+    _check_unit(record, leaves)
     for key, path, scale in _NUMBERS:
         text = leaves.text(path)
         if not _unset(record, key, text):
@@ -138,6 +150,8 @@ def _numbers(record: Record, leaves: Leaves) -> None:
 
 def _unset(record: Record, key: str, text: str | None) -> bool:
     """Tell whether a number is not there; NaN is none where no result depends on it."""
+    if key == "image_pixel_size_A" and "unit_unknown" in record.flags:
+        return True
     if text == "NaN" and key in _SPARED:
         record.flag("not_a_number", f"{key} is NaN in the file")
         return True
@@ -146,20 +160,35 @@ def _unset(record: Record, key: str, text: str | None) -> bool:
 
 def _pairs(record: Record, leaves: Leaves) -> None:
     """Read the two key/value lists; each key that is used is taken out, the rest is kept."""
-    pairs = {**leaves.pairs.get(_INPUT, {}), **leaves.pairs.get(_CUSTOM, {})}
+    inside, custom = leaves.pairs.get(_INPUT, {}), leaves.pairs.get(_CUSTOM, {})
+    pairs = {**inside, **custom}
+    twice = {key for key in inside.keys() & custom.keys() if inside[key][:2] != custom[key][:2]}
+
+    def pop(key: str) -> Pair | None:
+        if key in twice:
+            raise Refused(Code.XML_BROKEN, f"key {key[:80]!r} is given twice, not the same")
+        return pairs.pop(key, None)
 
     def take(*keys: str) -> str | None:
-        return next((pairs.pop(key).text for key in keys if key in pairs and pairs[key].text), None)
+        for key in keys:
+            if key in pairs and pairs[key].text and (pair := pop(key)):
+                return pair.text
+        return None
 
     camera = f"Detectors[{record.get('detector') or ''}]"
-    settings = pairs.pop("FractionationSettings", None)
-    record.read("super_resolution_factor", take("SuperResolutionFactor"), "xml")
+    settings = pop("FractionationSettings")
+    factor = take("SuperResolutionFactor")
+    record.read("super_resolution_factor", None if factor == "0" else factor, "xml")
     counted = take("ElectronCountingEnabled", f"{camera}.ElectronCounted")
     record.put("counting", boolean(counted), "xml")
-    record.read("total_dose_e_per_A2", take("Dose"), "xml", 1e-20)
-    record.read("dose_on_camera_e_per_image_px", take("DoseOnCamera"), "xml")
-    record.read("applied_defocus_um", take("AppliedDefocus"), "xml", 1e6)
-    record.read("frame_rate_hz", take(f"{camera}.FrameRate"), "xml")
+    for key, name, scale in (
+        ("total_dose_e_per_A2", "Dose", 1e-20),
+        ("dose_on_camera_e_per_image_px", "DoseOnCamera", 1.0),
+        ("applied_defocus_um", "AppliedDefocus", 1e6),
+        ("frame_rate_hz", f"{camera}.FrameRate", 1.0),
+    ):
+        text = take(name)
+        record.read(key, None if _unset(record, key, text) else text, "xml", scale)
     model = take(f"{camera}.CommercialName", "DetectorCommercialName")
     record.put("detector_model", model, "xml")
     gain = take(f"{camera}.EerGainReference", f"{camera}.GainReference")
@@ -168,34 +197,8 @@ def _pairs(record: Record, leaves: Leaves) -> None:
     record.put("c2_aperture", take("Aperture[C2].Name"), "xml")
     record.put("objective_aperture", take("Aperture[OBJ].Name"), "xml")
     if settings is not None:
-        _fractions(record, settings)
+        put_fractions(record, settings)
     record.unknown = {key: pair.text for key, pair in pairs.items()}
-
-
-def _fractions(record: Record, settings: Pair) -> None:
-    """Number of movie frames: stated, or listed one by one; unknown for EER."""
-    record.put("fractionation", settings.type or None, "xml")
-    inside = [] if settings.element is None else list(settings.element)
-    parts = {local(part.tag): part for part in inside}
-    if len(parts) < len(inside):
-        raise Refused(Code.XML_BROKEN, "FractionationSettings says something twice")
-    if (stated := parts.get("NumberOffractions")) is not None:
-        record.read("n_frames", clean(stated) or None, "xml")
-    elif (listed := parts.get("DoseFractions")) is not None:
-        record.put("n_frames", len(listed), "xml")
-        lengths = [_length(fraction) for fraction in listed]
-        if None not in lengths:
-            record.put("raw_frames_per_fraction", lengths, "xml")
-
-
-def _length(fraction: Element) -> int | None:
-    """Camera frames of a fraction: numbered from 1, first and last included."""
-    ends = {local(child.tag): child.text or "" for child in fraction}
-    first, last = ends.get("StartFrameNumber"), ends.get("EndFrameNumber")
-    if first is None or last is None:
-        return None
-    first, last = first.strip(), last.strip()
-    return integer("EndFrameNumber", last, _FRAME) - integer("StartFrameNumber", first, _FRAME) + 1
 
 
 def _kind(record: Record, name: str) -> Kind:
@@ -208,26 +211,3 @@ def _kind(record: Record, name: str) -> Kind:
     if record.get("software") == "TemAppCommon":
         return Kind.ATLAS_TILE
     return Kind.EXPOSURE if "fractionation" in record.fields else Kind.OTHER
-
-
-def _movie(record: Record) -> None:
-    """Derive what belongs to the movie: its pixel, size, frames and dose per frame."""
-    factor = upsampling(record.get("super_resolution_factor"), record.get("counting"))
-    if (pixel := record.get("image_pixel_size_A")) is not None:
-        record.put("pixel_size_A", pixel / factor, "computed")
-    if size := record.get("image_size_px"):
-        record.put("movie_size_px", [factor * side for side in size], "computed")
-    n_frames, exposure_s = record.get("n_frames"), record.get("exposure_time_s")
-    guessed = estimate(n_frames, record.get("frame_rate_hz"), exposure_s)
-    record.put("n_frames_estimate", guessed or None, "frames x rate")
-    frames, dose = n_frames or guessed, record.get("total_dose_e_per_A2")
-    if dose is not None and frames:
-        record.put("dose_per_frame_e_per_A2", dose / frames, "computed")
-    if record.get("fractionation") == "EerFractionation":
-        record.put("movie_format", "eer", "xml")
-        record.notes.append(
-            "the number of EER frames is not in the XML: n_frames_estimate is frame rate x "
-            "exposure; take the real number from the movie"
-        )
-    elif boolean(record.unknown.get("EnableCompression")):
-        record.put("movie_format", "tiff", "xml")

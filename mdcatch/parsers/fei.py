@@ -6,7 +6,6 @@ the next belong to it, one bit each, lowest first. A field whose bit is 0 is not
 Source: acquisition.md section 5.
 """
 
-import math
 import re
 import struct
 from datetime import datetime, timedelta
@@ -20,7 +19,7 @@ TYPES = {"FEI1": FEI1_BYTES, "FEI2": FEI2_BYTES}
 
 _UNUSED_BITS = 6  # "Unused range" is six doubles in one, with a bit for each
 _OLE_START = datetime(1899, 12, 30)  # Microsoft's date 0; by the microscope's clock
-_OLE_DAYS = 100_000.0  # the year 2173
+_OLE_DAYS = (32_874.0, 73_415.0)  # the years 1990 to 2100
 _LETTERS = {"i4": "i", "u4": "I", "u8": "Q", "f8": "d", "?": "?"}
 
 _FEI1 = """
@@ -106,7 +105,7 @@ def read_record(raw: bytes, kind: str, order: str) -> dict[str, Value]:
 
 def date(days: Value | None) -> str | None:
     """Return a Microsoft OLE date, days since 1899-12-30, as ISO 8601 without zone."""
-    if not isinstance(days, float) or not math.isfinite(days) or not 0 < days < _OLE_DAYS:
+    if not isinstance(days, float) or not _OLE_DAYS[0] <= days < _OLE_DAYS[1]:
         return None
     # The millisecond makes up for what a double loses of a whole second.
     return (_OLE_START + timedelta(seconds=int(days * 86_400 + 1e-3))).isoformat()

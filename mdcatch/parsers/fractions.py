@@ -3,6 +3,8 @@
 Source: acquisition.md section 2.6. Its pixel size is the sensor's, not the specimen's.
 """
 
+from typing import Any
+
 from mdcatch.parsers.epuxml import boolean, put_time
 from mdcatch.parsers.limits import Bounds, integer, number
 from mdcatch.parsers.place import put_place
@@ -46,7 +48,7 @@ def parse_fractions(content: bytes, name: str) -> Record:
     root = read_tree(content)
     if local(root.tag) != "Acquisition":
         raise Refused(Code.XML_BROKEN, f"root element is {local(root.tag)[:80]!r}, not Acquisition")
-    parts = {local(child.tag): child for child in root}
+    parts = _once({local(child.tag): child for child in root}, root)
     record = Record(format="epu_fractions_xml", kind="fraction_table")
     if (info := parts.get("Info")) is not None:
         _info(record, Leaves(info))
@@ -64,16 +66,27 @@ def _info(record: Record, info: Leaves) -> None:
     for key, path in _TEXTS.items():
         record.put(key, info.text(path), "xml")
     for key, path in _COUNTS.items():
-        record.read(key, info.text(path), "xml")
+        text = info.text(path)
+        record.read(key, None if text == "0" else text, "xml")  # 0: nothing is recorded yet
     for key, path in _FLAGS.items():
         record.put(key, boolean(info.text(path)), "xml")
     put_time(record, "acquisition_time", info.text(_TIME))
     if (binning := info.text("Binning")) is not None:
-        record.put("binning", integer("binning", binning, Bounds(1, 64)), "xml")
+        try:
+            record.put("binning", integer("binning", binning, Bounds(1, 64)), "xml")
+        except Refused as error:  # the table is there for its fractions
+            record.notes.append(f"left out: {error.detail}")
     sides = [integer("movie_size_px", text, Bounds(1, 131_072)) for text in _texts(info, _SIZE)]
     record.put("movie_size_px", sides or None, "xml")
     used = {*_TEXTS.values(), *_COUNTS.values(), *_FLAGS.values(), *_SIZE, _TIME, "Binning"}
     record.unknown = {path: text for path, text in info.texts().items() if path not in used}
+
+
+def _once(parts: dict[str, Any], element: Element) -> dict[str, Any]:
+    """Return what stands in an element by name; the same name twice can mean two things."""
+    if len(parts) < len(element):
+        raise Refused(Code.XML_BROKEN, f"{local(element.tag)[:80]} says something twice")
+    return parts
 
 
 def _texts(info: Leaves, paths: tuple[str, ...]) -> list[str]:
@@ -84,7 +97,10 @@ def _texts(info: Leaves, paths: tuple[str, ...]) -> list[str]:
 
 def _fractions(record: Record, fractions: list[Element]) -> None:
     """Add what the fractions say one by one, where each of them says it."""
-    listed = [{local(part.tag): clean(part) for part in one} for one in fractions]
+    listed = [_once({local(part.tag): clean(part) for part in one}, one) for one in fractions]
+    indices = [one.get("Index", "") for one in listed]
+    if all(text.isascii() and text.isdecimal() and len(text) < 9 for text in indices):
+        listed.sort(key=lambda one: int(one["Index"]))
     recorded = record.get("n_frames")
     if recorded is not None and recorded != len(listed):
         record.flag(

@@ -77,7 +77,7 @@ def point(
 ) -> tuple[float, ...] | None:
     """Return a vector, None unless each of its components is there."""
     element = document.find(path, start)
-    texts = [] if element is None else [document.text(axis, element) for axis in axes]
+    texts = [] if element is None else [document.figure(axis, element) for axis in axes]
     if not texts or None in texts:
         return None
     return tuple(parsed(field, text, scale) for text in texts if text)

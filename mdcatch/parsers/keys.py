@@ -57,11 +57,15 @@ KEYS: dict[str, tuple[str, ...]] = {
         "SampleXml": "software_version name n_children",
         "ScreeningSessionXml": "software_version name n_children",
         "mdoc frame_set": f"{_MDOC_KEYS} {_SHOT_KEYS}",
+        "mdoc frame_set_with_tilts": f"{_MDOC_KEYS} {_SHOT_KEYS}",
         "mdoc tilt_series": f"{_MDOC_KEYS} pixel_size_A",
+        "mdoc images": f"{_MDOC_KEYS} pixel_size_A",
+        "mdoc image": f"{_MDOC_KEYS} pixel_size_A",
         "mdoc montage": f"{_MDOC_KEYS} pixel_size_A magnification exposure_time_s pieces "
         "n_montage_sections first_section",
         "mrc_fei1": _FEI_KEYS,
         "mrc_fei2": _FEI_KEYS,
+        "mrc": f"{_MOVIE_KEYS} image_size_px image_pixel_size_A n_sections mode header_voxel_A",
         "eer": f"{_MOVIE_KEYS} n_frames_declared total_dose_e_per_px dose_per_frame_e_per_A2 "
         "detector detector_model",
         "tiff": f"{_MOVIE_KEYS} pixel_size_source compression rotation_flip gain_reference "

@@ -24,8 +24,8 @@ IMAGE = "image"
 _GLOBALS = frozenset({"Version", "ImageFile", "ImageSize", "Voltage", "PixelSpacing", "Montage"})
 _PIECE = Bounds(-10_000_000, 10_000_000, "px")
 _FRAME = Bounds(0, 10_000_000)
-_AXIS = re.compile(r"Tilt ?axis ?angle = *(\S+?),?(?:\s|$)", re.ASCII | re.IGNORECASE)
-_SCHEME = re.compile(r"\b(dosym|bidir) *=", re.ASCII)
+_AXIS = re.compile(r"Tilt ?axis ?angle\s*=\s*(\S+?),?(?:\s|$)", re.ASCII | re.IGNORECASE)
+_SCHEME = re.compile(r"\b(dosym|bidir)\s*=", re.ASCII)
 _D_NUMBER = re.compile(r"\bD(\d{3,10})\b", re.ASCII)
 _VERSION = re.compile(r"SerialEM Version (\S{1,40})", re.ASCII)
 
@@ -199,9 +199,10 @@ def _section(document: Document, section: Section) -> dict[str, Any]:
         texts = section.values.get("FrameTSStartEndFrames", "").split()
         frames = [integer("FrameTSStartEndFrames", text, _FRAME) for text in texts]
     except Refused as error:
-        movie = mdocshot.base_name(section.values.get("SubFramePath", ""))
+        movie = mdocshot.base_name(section.values.get("SubFramePath", "")) or ""
+        movie = movie if movie.isprintable() else ""
         refused = {"code": str(error.code), "detail": f"[{section}]: {error.detail}"}
-        return {**answer, "movie_file": movie, "refused": refused}
+        return {**answer, "movie_file": movie or None, "refused": refused}
     for key in mdocshot.KEYS:
         answer[key] = shot.get(key)
     if frames:

@@ -14,7 +14,7 @@ from services.kit.errors import Code, Refused
 
 CONFLICT = 0.1  # share of the total dose by which the listed frame doses may differ
 _NO_NAMES = ("", ".", "..")
-_COUNT = Bounds(0, 10_000_000)
+_HOLE = Bounds(-1_000_000, 1_000_000)  # of a regular array they count from its middle
 
 # Key -> field. A value that is out of its bounds costs the exposure.
 _NEEDED = {
@@ -162,7 +162,7 @@ def _pair(field: str) -> Callable[[str], dict[str, Any]]:
 
 
 def _holes(text: str) -> dict[str, Any]:
-    return {"hole_and_position": [integer("hole", part, _COUNT) for part in text.split()]}
+    return {"hole_and_position": [integer("hole", part, _HOLE) for part in text.split()]}
 
 
 def _slit(text: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 _TIME = re.compile(r"(\d{1,4})-([A-Za-z]{3})-(\d{1,4})\s+(\d\d?):(\d\d):(\d\d)", re.ASCII)
+_YEARS = range(1990, 2101)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _STAMP_START = datetime(2020, 1, 1)  # by the microscope's clock, whose zone no mdoc tells
 _NAME_TIMES = (
@@ -40,7 +41,7 @@ def time_of(text: str, *, day_last: bool) -> str | None:
         time = datetime(int(year) + century, month, int(day), hour, minute, second)
     except ValueError:
         return None
-    return time.isoformat()
+    return time.isoformat() if time.year in _YEARS else None
 
 
 def time_of_stamp(text: str) -> str | None:

@@ -76,7 +76,7 @@ def parse_mrc(window: Window, name: str) -> Record:
         raise Refused(Code.EMPTY_FILE, f"{name}: 0 bytes")
     raw = window.take(0, mrc.HEADER_BYTES, f"{name}: the MRC header")
     try:
-        header = mrc._parse(raw, name)
+        header = mrc.parse_header(raw, name)
     except FormatError as error:
         raise refusal(error) from None
     if header.nz > MAX_FRAMES:
@@ -92,7 +92,11 @@ def parse_mrc(window: Window, name: str) -> Record:
     record.put("size_bytes", window.size, "header")
     record.put("extended_header_bytes", header.extended_bytes, "header")
     record.put("complete", window.size >= header.complete_bytes, "header")
+    if window.size > header.complete_bytes:
+        surplus = window.size - header.complete_bytes
+        record.notes.append(f"{surplus} bytes stand behind the last section")
     if header.extended_type in fei.TYPES:
+        record.put("image_size_px", size, "header")
         _read_extended(record, window, header, order, name)
     elif header.extended_bytes == _OLD_FEI_BYTES:
         record.notes.append("an extended header of an old FEI program is skipped")
@@ -155,7 +159,9 @@ def _fill(record: Record, fields: dict[str, Value], sections: int) -> None:
     record.put("acquisition_time", fei.date(fields.get("Timestamp")), "header")
     pixel = _scaled(fields, "Pixel size X", 1e10)
     dose = _scaled(fields, "Dose", 1e-20)
-    record.put("image_pixel_size_A" if sections == 1 else "pixel_size_A", pixel, "header")
+    record.put("image_pixel_size_A", pixel, "header")
+    if sections > 1:
+        record.put("pixel_size_A", pixel, "header")
     if sections == 1:
         record.put("total_dose_e_per_A2", dose, "header")
     elif dose is not None:  # of a frame or of the exposure: no file tells

@@ -15,6 +15,8 @@ from mdcatch.parsers.keys import KEYS
 from mdcatch.parsers.limits import number
 from services.kit.errors import Code, Refused
 
+_YEARS = range(1990, 2101)  # in which a digital camera can have taken an exposure
+
 Source = Literal[
     "xml", "mdoc", "header", "name", "frames x rate", "computed", "site", "operator", "inherited"
 ]
@@ -191,10 +193,10 @@ def _time(value: Any, spec: Spec) -> str | None:
     if not isinstance(value, str) or not 19 <= len(value) <= 40 or value[10] != "T":
         return None
     try:
-        datetime.fromisoformat(value)
+        time = datetime.fromisoformat(value)
     except ValueError:
         return None
-    return value
+    return value if time.year in _YEARS else None
 
 
 def _table(value: Any, spec: Spec) -> Any:
@@ -218,7 +220,7 @@ def _wanted(spec: Spec) -> str:
         case "text":
             return f"printable text of at most {MAX_TEXT} characters"
         case "time":
-            return "a time as ISO 8601 writes it"
+            return f"a time as ISO 8601 writes it, {_YEARS[0]} to {_YEARS[-1]}"
         case "yes or no":
             return "yes or no"
     what = {

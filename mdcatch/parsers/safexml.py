@@ -3,11 +3,13 @@
 Source: reliability.md section 2.11; acquisition.md sections 1.5 and 1.13 (8).
 """
 
+import codecs
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
+from mdcatch.parsers.encoding import as_utf8
 from mdcatch.parsers.limits import (
     MAX_XML_BYTES,
     MAX_XML_DEPTH,
@@ -47,7 +49,7 @@ def read_tree(data: bytes, caps: Caps = Caps()) -> Element:  # noqa: B008 - immu
     Parameters
     ----------
     data
-        Whole file, UTF-8.
+        Whole file, UTF-8 or, with its mark, UTF-16; whatever its declaration says.
     caps
         Largest size and number of elements. Depth and texts are checked by whoever walks the tree,
         with `check_depth` and `clean`.
@@ -58,9 +60,13 @@ def read_tree(data: bytes, caps: Caps = Caps()) -> Element:  # noqa: B008 - immu
         EMPTY_FILE, XML_TOO_LARGE, XML_DTD, TRUNCATED (well formed up to its end, but not closed),
         XML_BROKEN.
     """
-    if not data.strip():
-        raise Refused(Code.EMPTY_FILE, "the XML file is empty")
     _check_size(data, caps)
+    try:
+        data = as_utf8(data)
+    except UnicodeError as error:
+        raise Refused(Code.XML_BROKEN, f"not well-formed XML: {error}") from None
+    _check_size(data, caps)
+    _check_start(data)
     # The parser below is told that everything is UTF-8, so these bytes are what it would see.
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
         raise Refused(Code.XML_DTD, "the XML has a DOCTYPE or ENTITY declaration; EPU writes none")
@@ -194,6 +200,17 @@ def read_leaves(data: bytes) -> Leaves:
 @lru_cache(4096)
 def _local(tag: str) -> str:
     return tag.rpartition("}")[2]
+
+
+def _check_start(data: bytes) -> None:
+    """Tell an empty file and what is no XML at all from one that is cut."""
+    start = data.removeprefix(codecs.BOM_UTF8).strip()
+    if not start:
+        raise Refused(Code.EMPTY_FILE, "the XML file is empty")
+    if codecs.BOM_UTF8.startswith(start):
+        raise Refused(Code.TRUNCATED, "the XML ends before it begins")
+    if not start.startswith(b"<"):
+        raise Refused(Code.XML_BROKEN, f"not XML: it begins with {start[:20]!r}")
 
 
 def _check_size(data: bytes, caps: Caps) -> None:

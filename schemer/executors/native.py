@@ -21,7 +21,10 @@ LABELS = (
     "relion.select.split",
     "relion.select.removeduplicates",
     "relion.autopick.log",
+    "relion.autopick.topaz.pick",
     "relion.extract",
+    "relion.extract.reextract",
+    "relion.class2d",
 )
 OTHERS = "run it with the executor relion (RELION's own program) or command:PROGRAM"
 REASONS = {

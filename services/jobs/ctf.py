@@ -13,11 +13,9 @@ from services.jobs.job import Job
 from services.jobs.logfile import write_logfile
 from services.jobs.planning import Item
 from services.jobs.tables import ORIGINAL_PIXEL, PIXEL, Images, save
-from services.kit.errors import Misuse
 from services.kit.events import MicrographCtf
-from services.kit.schemes import output_root
 from services.kit.tables import ctf_columns
-from services.prep import plan
+from services.prep.ctf import EXTRA, Pictures, check_options, ctf_request, fitted_root
 from services.prep.requests import CtfRequest, CtfResult
 
 SPECTRUM, NO_DW, NAME = "rlnCtfPowerSpectrum", "rlnMicrographNameNoDW", "rlnMicrographName"
@@ -41,22 +39,13 @@ class _Fit(CtfResult, frozen=True, kw_only=True):
 
 def ctffind(job: Job) -> None:
     """Fit the CTF of the micrographs of a table."""
-    job.extra_arguments({})
-    _check(job)
+    job.extra_arguments(EXTRA)
+    check_options(job.options)
+    _notes(job)
     micrographs = Images(job.project, job.need("input_star_mics"), "micrographs")
     requests = _requests(job, micrographs)
     names = micrographs.texts(NAME)
-    items = [
-        Item(
-            name,
-            (ask.power_spectrum,),
-            "services.prep.tasks:ctffind",
-            ask,
-            facts=(ask.voltage_kV, ask.spherical_aberration_mm, ask.amplitude_contrast),
-            fits=lambda found, ask=ask: f"{fitted_root(ask)}.ctf" in found.files,
-        )
-        for name, ask in zip(names, requests, strict=True)
-    ]
+    items = [_item(name, ask) for name, ask in zip(names, requests, strict=True)]
     row_of = {name: i for i, name in enumerate(names)}
 
     def write(done: dict[str, bytes]) -> None:
@@ -83,52 +72,53 @@ def ctffind(job: Job) -> None:
     do_items(job, items, "micrographs", write)
 
 
-def fitted_root(ask: CtfRequest) -> str:
-    """Return the path, without suffix, of what a fit leaves."""
-    return ask.root if ask.image_pixel_A is not None else f"{ask.root}_PS"
+def _item(name: str, ask: CtfRequest) -> Item:
+    return Item(
+        name,
+        _inputs(ask),
+        "services.prep.ctftask:ctffind",
+        ask,
+        facts=(ask.voltage_kV, ask.spherical_aberration_mm, ask.amplitude_contrast),
+        fits=lambda found: f"{fitted_root(ask)}.ctf" in found.files,
+    )
 
 
-def _check(job: Job) -> None:
-    """Check the numbers against each other; tell what is not looked at."""
-    options = job.options
-    for low, high, least in (("resmax", "resmin", 0.5), ("dfmin", "dfmax", 1.0)):
-        bounds = options.number(low, 5.0, least, 1e6), options.number(high, 5e4, least, 1e6)
-        if bounds[0] >= bounds[1]:
-            raise Misuse(
-                f"option {low} of {options.job} is {bounds[0]:g} and {high} {bounds[1]:g}: "
-                "the first must be smaller"
-            )
-    job.say("note: the fit is coldstream's own; fn_ctffind_exe and slow_search are not looked at")
-    if options.whole("ctf_win", -1) > 0:
-        job.say("note: the whole micrograph is fitted; ctf_win is not looked at")
+def _inputs(ask: CtfRequest) -> tuple[str, ...]:
+    """Return the files that a fit needs; a micrograph beside its spectrum only for a tilt."""
+    if ask.tilt and ask.micrograph is not None:
+        return ask.power_spectrum, ask.micrograph
+    return (ask.power_spectrum,)
+
+
+def _notes(job: Job) -> None:
+    """Tell what is not looked at."""
+    job.say("note: the fit is coldstream's own; fn_ctffind_exe is not looked at")
+    if job.options.whole("ctf_win", -1) > 0 and job.options.switch("use_given_ps", True):
+        job.say("note: power spectra are of whole micrographs; ctf_win is not looked at")
 
 
 def _requests(job: Job, micrographs: Images) -> list[CtfRequest]:
     options = job.options
-    given = options.switch("use_given_ps", True) and micrographs.has(SPECTRUM)
+    names = micrographs.texts(NAME)
+    given = micrographs.has(SPECTRUM)
     if options.switch("use_given_ps", True) and not given and len(micrographs):
         job.say(f"note: {micrographs.name} names no power spectra: they are made of micrographs")
-    image = NAME
-    if options.switch("use_noDW", False) and micrographs.has(NO_DW):
-        image = NO_DW
-    paths = micrographs.texts(SPECTRUM if given else image)
-    pixels = [None] * len(paths) if given else micrographs.optics_floats(PIXEL, ORIGINAL_PIXEL)
+    none = [None] * len(names)
+    pictures = zip(
+        micrographs.texts(SPECTRUM) if given else none,
+        names,
+        micrographs.texts(NO_DW) if micrographs.has(NO_DW) else none,
+        micrographs.optics_floats(PIXEL, ORIGINAL_PIXEL),
+        strict=True,
+    )
     facts = zip(
-        map(identity, micrographs.texts(NAME)),
+        map(identity, names),
         micrographs.optics_floats("rlnVoltage"),
         micrographs.optics_floats("rlnSphericalAberration"),
         micrographs.optics_floats("rlnAmplitudeContrast"),
         strict=True,
     )
     return [
-        msgspec.structs.replace(
-            plan.ctf_request(
-                _Optics(*fact),
-                path,
-                output_root(job.process, path).removesuffix("_PS" if given else ""),
-                options,
-            ),
-            image_pixel_A=pixel,
-        )
-        for fact, path, pixel in zip(facts, paths, pixels, strict=True)
+        ctf_request(_Optics(*fact), Pictures(*files), job.process, options)
+        for fact, files in zip(facts, pictures, strict=True)
     ]

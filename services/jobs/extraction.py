@@ -3,9 +3,10 @@
 Source: schemes.md section 15, preprocessing.md sections 5 and 7.5.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -25,37 +26,42 @@ NAME = "rlnMicrographName"
 SUFFIX_FILE = "coords_suffix"
 
 
-class _Micrograph(NamedTuple):
+class Micrograph(NamedTuple):
     """What the table says about a micrograph."""
 
     movie: str
     micrograph: str
     optics_group: int
     pixel_size_A: float
-    defocus_u_A: float
-    defocus_v_A: float
-    defocus_angle_deg: float
-    phase_shift_deg: float
-    max_resolution_A: float
-    figure_of_merit: float
+    defocus_u_A: float = 0.0
+    defocus_v_A: float = 0.0
+    defocus_angle_deg: float = 0.0
+    phase_shift_deg: float = 0.0
+    max_resolution_A: float = 0.0
+    figure_of_merit: float = 0.0
+    voltage_kV: float = 300.0
+    spherical_aberration_mm: float = 2.7
+    amplitude_contrast: float = 0.1
 
 
 def extract(job: Job) -> None:
     """Cut out, scale and normalise the particles of the micrographs of a table."""
-    job.extra_arguments({})
+    correction = _correction(job)
     job.refuse_options(
         {
-            "do_reextract": "extraction of refined particles",
+            "do_reextract": "extraction of refined particles under this label",
             "do_extract_helix": "helical extraction",
         }
     )
-    box = _box(job)
+    box = box_of_job(job)
     table = Images(job.project, job.need("star_mics"), "micrographs")
     micrographs = _micrographs(table)
     coordinates = _coordinates(job, micrographs)
     found = [m for m in micrographs if m.micrograph in coordinates]
     requests = [
-        plan.extract_request(m, coordinates[m.micrograph], job.options, box, job.process)
+        plan.extract_request(
+            m, coordinates[m.micrograph], job.options, box, job.process, correction
+        )
         for m in found
     ]
     without = len(micrographs) - len(requests)
@@ -68,7 +74,7 @@ def extract(job: Job) -> None:
             "services.proc.tasks:extract",
             ask,
             facts=tuple(micrograph),
-            fits=partial(_fits, ask),
+            fits=partial(fits, ask),
         )
         for micrograph, ask in zip(found, requests, strict=True)
     ]
@@ -81,14 +87,15 @@ def extract(job: Job) -> None:
     do_items(job, items, "micrographs", write)
 
 
-def _fits(ask: ExtractRequest, found: Manifest) -> bool:
+def fits(ask: ExtractRequest, found: Manifest) -> bool:
     """Return whether a result has the size and the pixel that the others will have."""
     got = msgspec.msgpack.decode(found.result, type=ExtractResult)
     pixel_A = ask.pixel_size_A * ask.box_px / ask.scaled_px
     return got.box_px == ask.scaled_px and got.pixel_size_A == pixel_A
 
 
-def _box(job: Job) -> plan.Box:
+def box_of_job(job: Job) -> plan.Box:
+    """Return the sizes that the options ask for; Misuse when they cannot be."""
     options = job.options
     box = plan.box_of(1.0, 1.0, options, auto=False)
     for option, size in (("extract_size", box.box_px), ("rescale", box.scaled_px)):
@@ -105,7 +112,7 @@ def _box(job: Job) -> plan.Box:
     return box
 
 
-def _micrographs(table: Images) -> list[_Micrograph]:
+def _micrographs(table: Images) -> list[Micrograph]:
     names = table.texts(NAME)
     try:
         groups = [int(text) for text in table.texts(GROUP)]
@@ -122,12 +129,15 @@ def _micrographs(table: Images) -> list[_Micrograph]:
         table.floats("rlnPhaseShift", 0.0),
         table.floats("rlnCtfMaxResolution", 0.0),
         table.floats("rlnCtfFigureOfMerit", 0.0),
+        table.optics_floats("rlnVoltage"),
+        table.optics_floats("rlnSphericalAberration"),
+        table.optics_floats("rlnAmplitudeContrast"),
         strict=True,
     )
-    return [_Micrograph(*values) for values in columns]
+    return [Micrograph(*values) for values in columns]
 
 
-def _coordinates(job: Job, micrographs: list[_Micrograph]) -> dict[str, str]:
+def _coordinates(job: Job, micrographs: list[Micrograph]) -> dict[str, str]:
     """Return the coordinate file of each micrograph that has one.
 
     A picker may list a file that it did not write, where it found nothing.
@@ -136,7 +146,7 @@ def _coordinates(job: Job, micrographs: list[_Micrograph]) -> dict[str, str]:
     return {m: file for m, file in files.items() if (job.project / file).exists()}
 
 
-def _listed(job: Job, micrographs: list[_Micrograph]) -> dict[str, str]:
+def _listed(job: Job, micrographs: list[Micrograph]) -> dict[str, str]:
     name = job.need("coords_suffix")
     path = PurePosixPath(name)
     if path.name.startswith(SUFFIX_FILE):
@@ -158,24 +168,49 @@ def _write(
     job: Job, optics: star.Table, asks: list[ExtractRequest], results: list[ExtractResult]
 ) -> None:
     parts = [(ask, r) for ask, r in zip(asks, results, strict=True) if r.n_particles]
-    pixels = {str(ask.optics_group): result.pixel_size_A for ask, result in parts}
-    # RELION does not expect groups without particles here.
-    keep = [i for i, group in enumerate(optics.columns.get(GROUP, [])) if group in pixels]
-    used = star.Table({label: [v[i] for i in keep] for label, v in optics.columns.items()})
-    size = results[0].box_px if results else 0
-    columns = {
-        "rlnImagePixelSize": lambda row: pixels[row[GROUP]],
-        "rlnImageSize": lambda row: size,
-        "rlnImageDimensionality": lambda row: 2,
-        "rlnCtfDataAreCtfPremultiplied": lambda row: 0,
-    }
     file = ParticlesFile(job.project, job.folder / "particles.star")
     file.update(
-        with_columns(used, columns, drop=[PIXEL]),
+        optics_of_images(optics, parts),
         [(result_name(ask), result_name(ask)) for ask, _ in parts],
     )
     count = sum(result.n_particles for result in results)
     job.say(f"{count} particles of {len(results)} micrographs in {job.process}particles.star")
+
+
+def optics_of_images(
+    optics: star.Table, parts: Sequence[tuple[ExtractRequest, ExtractResult]]
+) -> star.Table:
+    """Return the optics block of the particles of micrographs that have some."""
+    pixels = {str(ask.optics_group): result.pixel_size_A for ask, result in parts}
+    # RELION does not expect groups without particles here.
+    keep = [i for i, group in enumerate(optics.columns.get(GROUP, [])) if group in pixels]
+    used = star.Table({label: [v[i] for i in keep] for label, v in optics.columns.items()})
+    size = parts[0][1].box_px if parts else 0
+    multiplied = int(any(ask.ctf_correction == "multiply" for ask, _ in parts))
+    columns = {
+        "rlnImagePixelSize": lambda row: pixels[row[GROUP]],
+        "rlnImageSize": lambda row: size,
+        "rlnImageDimensionality": lambda row: 2,
+        "rlnCtfDataAreCtfPremultiplied": lambda row: multiplied,
+    }
+    return with_columns(used, columns, drop=[PIXEL])
+
+
+def _correction(job: Job) -> Literal["", "multiply", "flip"]:
+    """Return what the additional arguments say of the CTF, by RELION's names."""
+    words = job.options.text("other_args").split()
+    known: dict[str, Literal["multiply", "flip"]] = {
+        "--premultiply_ctf": "multiply",
+        "--phase_flip": "flip",
+    }
+    if not words:
+        return ""
+    if len(words) == 1 and words[0] in known:
+        return known[words[0]]
+    raise Misuse(
+        f"option other_args of {job.options.job} holds {' '.join(words)!r}; the native executor "
+        "takes one of: " + ", ".join(known)
+    )
 
 
 def result_name(ask: ExtractRequest) -> str:

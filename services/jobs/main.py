@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from algorithms.formats.star import StarError
+from services.jobs.classes import class2d
 from services.jobs.ctf import ctffind
 from services.jobs.extraction import extract
 from services.jobs.imports import import_movies, import_other
 from services.jobs.job import Aborted, Failed, Job
 from services.jobs.motion import motioncorr
-from services.jobs.picking import autopick
+from services.jobs.picking import autopick, topaz
+from services.jobs.reextraction import reextract
 from services.jobs.selection import discard, on_value, remove_duplicates, split
 from services.kit.errors import ColdstreamError, Misuse
 from services.kit.process import show_name
@@ -28,7 +30,10 @@ JOBS: dict[str, Callable[[Job], None]] = {
     "relion.select.split": split,
     "relion.select.removeduplicates": remove_duplicates,
     "relion.autopick.log": autopick,
+    "relion.autopick.topaz.pick": topaz,
     "relion.extract": extract,
+    "relion.extract.reextract": reextract,
+    "relion.class2d": class2d,
 }
 
 

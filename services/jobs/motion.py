@@ -17,9 +17,10 @@ from services.kit.digest import file_digest
 from services.kit.errors import Misuse
 from services.kit.work import Manifest
 from services.prep import plan
+from services.prep.arguments import AT_MOST, arguments
 from services.prep.requests import MotionRequest, MotionResult
 
-AT_MOST = "--do_at_most"
+LEAST_PATCHES = 3
 
 
 class _Movie(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,20 +38,19 @@ class _Movie(msgspec.Struct, frozen=True, kw_only=True):
 
 def motioncorr(job: Job) -> None:
     """Align, dose-weight and sum the movies of a table."""
-    job.refuse_options({"fn_defect": "a map of defects"})
     at_most = _at_most(job)
     movies = Images(job.project, job.need("input_star_mics"), "movies")
     requests = _requests(job, movies)
-    _notes(job)
-    gain = requests[0].gain_path if requests else None
-    gain_digest = file_digest(job.project / gain) if gain else ""
+    _notes(job, requests)
+    planes = {r.gain_path for r in requests} | {r.defect_path for r in requests}
+    digests = tuple(file_digest(job.project / path) for path in sorted(filter(None, planes)))
     items = [
         Item(
             r.movie_path,
             (r.movie_path,),
             "services.prep.tasks:motioncorr",
             r,
-            facts=(r.pixel_size_A, r.voltage_kV, pre_exposure, gain_digest),
+            facts=(r.pixel_size_A, r.voltage_kV, pre_exposure, *digests),
             fits=partial(_fits, r),
         )
         for r, pre_exposure in zip(requests, _pre_exposures(movies), strict=True)
@@ -68,7 +68,7 @@ def motioncorr(job: Job) -> None:
 
 
 def _at_most(job: Job) -> int | None:
-    value = job.extra_arguments({AT_MOST: "N"}).get(AT_MOST, "-1")
+    value = arguments(job.options).get(AT_MOST, "-1")
     try:
         number = int(value)
     except ValueError:
@@ -78,16 +78,20 @@ def _at_most(job: Job) -> int | None:
     return number if number >= 0 else None
 
 
-def _notes(job: Job) -> None:
-    options = job.options
-    patches = [options.text(name, "1") for name in ("patch_x", "patch_y")]
-    if patches != ["1", "1"]:
-        job.say(f"note: motion of whole frames is corrected, not of {' x '.join(patches)} patches")
+def _notes(job: Job, requests: list[MotionRequest]) -> None:
+    patches = requests[0].patches if requests else (1, 1)
+    if patches != (1, 1) and min(patches) < LEAST_PATCHES:
+        job.say(
+            f"note: {patches[0]} x {patches[1]} patches are too few for local motion, which needs "
+            f"{LEAST_PATCHES} along both axes: whole frames are aligned"
+        )
 
 
 def _requests(job: Job, movies: Images) -> list[MotionRequest]:
     options = job.options
     gain = job.need("fn_gain_ref") if options.text("fn_gain_ref") not in ("", "None") else None
+    if options.text("fn_defect") not in ("", "None"):
+        job.need("fn_defect")
     dose = options.number("dose_per_frame", 1.0, 0.0, 1e4)
     weighting = options.switch("do_dose_weighting", True)
     if weighting and dose == 0.0:
@@ -132,6 +136,7 @@ def _fits(ask: MotionRequest, found: Manifest) -> bool:
     names = {f"{ask.root}.mrc", f"{ask.root}.star"}
     names |= {f"{ask.root}_noDW.mrc"} if ask.save_nodw else set()
     names |= {f"{ask.root}_PS.mrc"} if ask.save_ps else set()
+    names |= {f"{ask.root}_EVN.mrc", f"{ask.root}_ODD.mrc"} if ask.even_odd else set()
     got = msgspec.msgpack.decode(found.result, type=MotionResult)
     return names <= set(found.files) and got.pixel_size_A == ask.pixel_size_A * ask.bin_factor
 
@@ -145,6 +150,9 @@ def _write(
         columns["rlnMicrographNameNoDW"] = [f"{ask.root}_noDW.mrc" for ask in asks]
     if any(ask.save_ps for ask in asks):
         columns["rlnCtfPowerSpectrum"] = [f"{ask.root}_PS.mrc" for ask in asks]
+    if any(ask.even_odd for ask in asks):
+        columns["rlnMicrographNameEven"] = [f"{ask.root}_EVN.mrc" for ask in asks]
+        columns["rlnMicrographNameOdd"] = [f"{ask.root}_ODD.mrc" for ask in asks]
     columns |= {
         "rlnMicrographName": [f"{ask.root}.mrc" for ask in asks],
         "rlnMicrographMetadata": [f"{ask.root}.star" for ask in asks],

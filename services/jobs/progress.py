@@ -27,7 +27,11 @@ class Progress:
 
     def step(self) -> None:
         """Count one more item; the bar is drawn once a second at most."""
-        self.done += 1
+        self.advance(self.done + 1)
+
+    def advance(self, done: int) -> None:
+        """Set how many items are done."""
+        self.done = done
         elapsed = time.monotonic() - self._start
         if elapsed - self._shown >= EVERY_S or self.done == self._total:
             self._shown, self._open = elapsed, True

@@ -36,6 +36,7 @@ class Code(StrEnum):
     GEOMETRY_MISMATCH = "GEOMETRY_MISMATCH"
     DUPLICATE = "DUPLICATE"
     UNSUPPORTED = "UNSUPPORTED"
+    IGNORED = "IGNORED"
     # refused by prep or proc
     TOO_FEW_FRAMES = "TOO_FEW_FRAMES"
     GAIN_MISMATCH = "GAIN_MISMATCH"
@@ -43,6 +44,7 @@ class Code(StrEnum):
     READ_ERROR = "READ_ERROR"
     POISON = "POISON"
     CTF_RESOLUTION = "CTF_RESOLUTION"
+    REJECTED = "REJECTED"
 
 
 class ColdstreamError(Exception):

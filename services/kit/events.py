@@ -90,6 +90,24 @@ class SessionDescribed(Body, frozen=True, kw_only=True, tag="session.described")
     phase_plate: bool | None = None
 
 
+class SessionPlanned(Body, frozen=True, kw_only=True, tag="session.planned"):
+    """How the movies of a session are best processed; told with its first, and on a change."""
+
+    session: Text
+    movie: Name  # that it follows from
+    processing_pixel_size_A: PixelSizeA  # of the micrographs
+    bin_factor: Annotated[int, Meta(ge=1, le=16)]  # in motion correction
+    group_frames: Annotated[int, Meta(ge=1, le=65_535)] | None = None  # faint frames, as one
+    frames_per_fraction: Annotated[int, Meta(ge=1, le=65_535)] | None = None  # EER
+    fractions: Count | None = None
+    leftover_frames: Count | None = None  # at the end, which RELION drops
+    dose_per_fraction_e_A2: DoseEA2 | None = None
+    particle_diameter_A: LengthA | None = None
+    mask_diameter_A: LengthA | None = None
+    box_px: Pixels | None = None  # of the micrographs
+    small_box_px: Pixels | None = None  # after scaling down
+
+
 class MovieSeen(Body, frozen=True, kw_only=True, tag="movie.seen"):
     """An exposure was noticed: its movie, or its metadata, has appeared."""
 
@@ -158,11 +176,14 @@ class MovieSettled(Body, frozen=True, kw_only=True, tag="movie.settled", omit_de
     defects_path: Name | None = None
     gain_rotation: Annotated[int, Meta(ge=0, le=3)] | None = None  # quarter turns, before the flip
     gain_flip: Annotated[int, Meta(ge=0, le=2)] | None = None  # 0 none, 1 upside down, 2 left-right
+    notes: dict[str, str] = {}  # flag -> a sentence with the values behind it
+    mtf_path: Name | None = None  # absolute, as the site has it for camera, mode and voltage
+    group_frames: Annotated[int, Meta(ge=1, le=65_535)] | None = None  # faint frames, as one
     optics_provisional: bool | None = None  # too few exposures so far to trust the grouping
 
 
 class MovieChanged(Body, frozen=True, kw_only=True, tag="movie.changed"):
-    """A settled movie is another file now; it settles again, and is published again."""
+    """A settled movie is another file now, or its gain has come: it is published again."""
 
     movie: Name
     detail: Text
@@ -172,7 +193,9 @@ class MovieMoved(Body, frozen=True, kw_only=True, tag="movie.moved"):
     """A settled movie lies in another folder now, for instance as its session was renamed."""
 
     movie: Name
-    path: Name
+    path: Name  # below the raw root, or absolute on another root
+    link: Name | None = None  # the root in the project, when it is not "Movies"
+    below: Text = ""  # path below the root of `link`
 
 
 class MovieUpdated(Body, frozen=True, kw_only=True, tag="movie.updated"):
@@ -232,6 +255,7 @@ class OpticsGrouped(Body, frozen=True, kw_only=True, tag="optics.grouped"):
     session: Text = ""
     acquisition_area: Text = ""
     provisional: bool | None = None  # too few exposures so far to trust the grouping
+    mtf_path: Name | None = None  # of the camera, for the optics table
 
 
 class OpticsLearned(Body, frozen=True, kw_only=True, tag="optics.learned"):
@@ -321,6 +345,10 @@ class MicrographCorrected(Body, frozen=True, kw_only=True, tag="micrograph.corre
     converged: bool
     hot_pixels: Count
     took_s: Seconds
+    micrograph_even: Name | None = None  # sum of the even frames, and of the odd ones
+    micrograph_odd: Name | None = None
+    motion_plot: Name | None = None  # a picture of the tracks
+    local_rmsd_px: float | None = None  # of the patches from the local model
 
 
 class MicrographCtf(Body, frozen=True, kw_only=True, tag="micrograph.ctf"):
@@ -350,6 +378,16 @@ class MicrographCtf(Body, frozen=True, kw_only=True, tag="micrograph.ctf"):
     max_resolution_A: float
     reliable: bool
     took_s: Seconds
+    doubts: tuple[Text, ...] = ()  # against the fit: noise, score, range, overfocus
+    cross_validated_A: float | None = None  # to where half of the spectrum tells the other half
+    aliasing_A: float | None = None  # where the rings become too narrow for the box
+    ice_ring_density: float | None = None  # RELION's, grows with the box
+    iciness: float | None = None  # good below 1, bad above 1.5
+    ice_peak_sigma: float | None = None  # of a ring of ice, above what is beside it
+    thickness_A: float | None = None
+    tilt_angle_deg: float | None = None
+    tilt_axis_deg: float | None = None  # from +x towards +y; the defocus grows to its left
+    tilt_log_odds: float | None = None  # over no tilt
 
 
 class MicrographImported(Body, frozen=True, kw_only=True, tag="micrograph.imported"):
@@ -375,6 +413,31 @@ class MicrographSelected(Body, frozen=True, kw_only=True, tag="micrograph.select
     movie: Name
 
 
+class MicrographOverridden(Body, frozen=True, kw_only=True, tag="micrograph.overridden"):
+    """A person decided about a micrograph, whatever the selection says of it."""
+
+    movie: Name
+    keep: bool | None  # None takes the decision back
+    reason: Text = ""
+    user: Text = ""
+    command: Text = ""  # id of the command that asked for it
+
+
+class PickingDrifted(Body, frozen=True, kw_only=True, tag="picking.drifted"):
+    """The picks of the last micrographs differ from those of the session's beginning, or again not.
+
+    Told once when an alarm begins and once when it ends.
+    """
+
+    movie: Name  # the micrograph that decided it
+    measure: Name  # particles (per micrograph) or nearest_neighbour_A
+    active: bool
+    value: float  # moving average, in units of the measure
+    low: float
+    expected: float
+    high: float
+
+
 class ParticlesPicked(Body, frozen=True, kw_only=True, tag="particles.picked"):
     """Coordinates were found in a micrograph."""
 
@@ -385,6 +448,7 @@ class ParticlesPicked(Body, frozen=True, kw_only=True, tag="particles.picked"):
     n_particles: Count
     mean_figure_of_merit: float
     took_s: Seconds
+    nearest_neighbour_A: float | None = None  # median distance; None of fewer than two particles
 
 
 class ParticlesExtracted(Body, frozen=True, kw_only=True, tag="particles.extracted"):

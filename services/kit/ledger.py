@@ -119,6 +119,8 @@ class Ledger:
                 self._take_session(stage, body)
         if isinstance(body, ParticlesExtracted):
             self.particles[body.movie] = body.n_particles
+        elif isinstance(body, MicrographRefused) and stage == "proc":
+            self.particles.pop(body.movie, None)  # a person may reject it at any time
 
     def _take_session(self, stage: str, body: Body) -> None:
         match body:
@@ -158,15 +160,19 @@ class Ledger:
 
     def at_rest(self) -> bool:
         """Say whether no movie is under way: each is done, refused, or waits for a file."""
-        mdcatch, prep, proc = (self.counts(stage) for stage in STAGES)
-        settling = any(e.code == Code.SETTLING for e in self.entries["mdcatch"].values())
-        return (
-            not settling
-            and prep.seen == mdcatch.done
-            and prep.pending == 0
-            and proc.seen == prep.done
-            and proc.pending == 0
-        )
+        if any(e.code == Code.SETTLING for e in self.entries["mdcatch"].values()):
+            return False
+        if self.counts("prep").pending or self.counts("proc").pending:
+            return False
+        return self._taken_over("mdcatch", "prep") and self._taken_over("prep", "proc")
+
+    def _taken_over(self, stage: str, following: str) -> bool:
+        """Tell whether all that is done at a stage is known to the next one.
+
+        The next may know more: what was done once and is refused now, as its file was replaced.
+        """
+        known = self.entries[following]
+        return all(m in known for m, e in self.entries[stage].items() if e.status == "done")
 
     def find(self, text: str) -> list[str]:
         """Return the movies whose identity contains `text`."""

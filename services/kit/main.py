@@ -21,7 +21,7 @@ from services.kit.errors import Bug, Fatal, Misuse
 from services.kit.faults import name_process
 from services.kit.host import Host, Source
 from services.kit.logs import LEVELS, Log
-from services.kit.paths import Layout
+from services.kit.paths import Layout, remove_unfinished
 from services.kit.process import die_with_parent, show_name
 from services.kit.session import Session
 
@@ -87,6 +87,7 @@ def service_main(
     name_process(name)
     layout = Layout(arguments.project)
     layout.make()
+    remove_unfinished(layout)
     log = Log(name, layout.logs / f"{name}.log", arguments.log_level)
     try:
         session = sessions.load(layout)

@@ -6,7 +6,7 @@ import re
 import stat
 from pathlib import Path
 
-from algorithms.formats.atomic import atomic_write, sync_folder
+from algorithms.formats.atomic import atomic_write, remove_abandoned, sync_folder
 from services.kit.errors import Misuse
 
 __all__ = ["Layout", "atomic_write", "file_system_of", "is_network", "refuse_network_file_system"]
@@ -64,6 +64,16 @@ class Layout:
     def desk(self, producer: str) -> str:
         """Return the fetch endpoint of a producer."""
         return f"ipc://{self.sockets}/{producer}.desk"
+
+
+# Where tables, Schemes and our own files are written; images come from folders of the workers.
+_WRITTEN = (".", "*/job*", "Schemes/*", "Schemes/*/*", ".coldstream", ".coldstream/*")
+
+
+def remove_unfinished(layout: Layout) -> int:
+    """Remove what writers of a project left that were killed in the middle; return how many."""
+    found = (path for where in _WRITTEN for path in layout.project.glob(f"{where}/.*.tmp"))
+    return remove_abandoned(found)
 
 
 def file_system_of(path: Path, mounts: str) -> tuple[str, str]:

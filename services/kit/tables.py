@@ -6,6 +6,13 @@ from pathlib import Path
 from algorithms.formats import star
 from services.kit.events import MicrographCtf, OpticsGrouped
 
+# Our own columns and the fields of a fit; 0 where a fit does not tell.
+_OWN_COLUMNS = {
+    "rlnColdstreamThickness": "thickness_A",
+    "rlnColdstreamTiltAngle": "tilt_angle_deg",
+    "rlnColdstreamTiltAxis": "tilt_axis_deg",
+}
+
 
 def optics_table(
     groups: Iterable[OpticsGrouped],
@@ -30,6 +37,8 @@ def optics_table(
         "rlnSphericalAberration": [g.spherical_aberration_mm for g in ordered],
         "rlnAmplitudeContrast": [g.amplitude_contrast for g in ordered],
     }
+    if ordered and all(g.mtf_path for g in ordered):
+        columns["rlnMtfFileName"] = [g.mtf_path for g in ordered]
     for label, values in (extra or {}).items():
         columns[label] = [values[number] for number in numbers]
     return star.Table.of(columns)
@@ -48,6 +57,13 @@ def ctf_columns(fits: Sequence[MicrographCtf]) -> dict[str, list]:
     }
     if any(f.phase_shift_deg for f in fits):
         columns["rlnPhaseShift"] = [f.phase_shift_deg for f in fits]
+    if fits and all(f.ice_ring_density is not None for f in fits):
+        columns["rlnCtfIceRingDensity"] = [f.ice_ring_density for f in fits]
+    # Only where they were asked for: RELION warns of labels that it does not know.
+    for label, field in _OWN_COLUMNS.items():
+        values = [getattr(f, field) for f in fits]
+        if any(value is not None for value in values):
+            columns[label] = [value or 0.0 for value in values]
     return columns
 
 

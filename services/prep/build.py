@@ -6,9 +6,13 @@ from services.kit.host import Source
 from services.kit.paths import Layout
 from services.kit.schemes import SchemeShell
 from services.kit.session import Session
-from services.prep.plan import gain_of
+from services.prep.plan import dose_per_frame, gain_of, gain_turns
 from services.prep.service import Prep
 from services.prep.views import Views
+
+# RELION's words for a gain's turns.
+ROTATIONS = ("No rotation (0)", "90 degrees (1)", "180 degrees (2)", "270 degrees (3)")
+FLIPS = ("No flipping (0)", "Flip upside down (1)", "Flip left to right (2)")
 
 
 def build(layout: Layout, session: Session) -> tuple[Prep, Source | None]:
@@ -22,7 +26,7 @@ def build(layout: Layout, session: Session) -> tuple[Prep, Source | None]:
             return {}
         if node == "importmovies":
             return {
-                "fn_in_raw": "Movies/*",
+                "fn_in_raw": f"{first.link or 'Movies'}/*",
                 "angpix": f"{first.pixel_size_A:g}",
                 "kV": f"{first.voltage_kV:g}",
                 "Cs": f"{first.spherical_aberration_mm:g}",
@@ -30,9 +34,12 @@ def build(layout: Layout, session: Session) -> tuple[Prep, Source | None]:
             }
         if node == "motioncorr":
             options = shell.options(state, node)
+            rotation, flip = gain_turns(first, options)
             return {
-                "dose_per_frame": f"{first.dose_per_frame_e_A2:g}",
+                "dose_per_frame": f"{dose_per_frame(first, options):g}",
                 "fn_gain_ref": gain_of(first, options) or "",
+                "gain_rot": ROTATIONS[rotation],
+                "gain_flip": FLIPS[flip],
             }
         return {}
 

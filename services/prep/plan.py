@@ -6,10 +6,16 @@ Option names are RELION's (schemes.md section 14); what the microscope recorded 
 
 from typing import Protocol
 
+import msgspec
+
+from services.kit.errors import Misuse
 from services.kit.events import MovieSettled
 from services.kit.options import Options
 from services.kit.schemes import output_root
-from services.prep.requests import CtfRequest, MotionRequest
+from services.prep.arguments import with_arguments
+from services.prep.requests import MotionRequest
+
+EER_GROUPING = 32  # RELION's default
 
 
 class Movie(Protocol):
@@ -31,19 +37,6 @@ class Movie(Protocol):
     def dose_per_frame_e_A2(self) -> float: ...  # noqa: D102
 
 
-class Optics(Protocol):
-    """What is asked of a micrograph's movie to fit the CTF."""
-
-    @property
-    def movie(self) -> str: ...  # noqa: D102
-    @property
-    def voltage_kV(self) -> float: ...  # noqa: D102
-    @property
-    def spherical_aberration_mm(self) -> float: ...  # noqa: D102
-    @property
-    def amplitude_contrast(self) -> float: ...  # noqa: D102
-
-
 def movie_path(settled: MovieSettled) -> str:
     """Return the movie's name in the RELION project: below the link of the root it lies on."""
     return f"{settled.link or 'Movies'}/{settled.path}"
@@ -58,6 +51,74 @@ def gain_of(settled: MovieSettled, options: Options) -> str | None:
     if found is None:
         return None
     return found if found.startswith("/") else f"Movies/{found}"
+
+
+def gain_turns(settled: MovieSettled, options: Options) -> tuple[int, int]:
+    """Return rotation and flip of a movie's gain: the job's, else those the site states.
+
+    A gain that was typed into the job is turned as the job says, and not by the site's camera.
+    """
+    typed = options.choice("gain_rot"), options.choice("gain_flip")
+    if any(typed) or options.text("fn_gain_ref"):
+        return typed
+    return settled.gain_rotation or 0, settled.gain_flip or 0
+
+
+def as_taken(ask: MotionRequest, settled: MovieSettled, options: Options) -> MotionRequest:
+    """Return a request with what only the acquisition knows.
+
+    That are the gain's turns, the dose before, binning and grouping of frames, and how an EER
+    movie becomes fractions.
+    """
+    rotation, flip = gain_turns(settled, options)
+    return msgspec.structs.replace(
+        ask,
+        gain_rotation=rotation,
+        gain_flip=flip,
+        pixel_size_A=rendered_pixel_A(settled, options),
+        dose_per_frame_e_A2=dose_per_frame(settled, options),
+        bin_factor=bin_factor(settled, options),
+        group_frames=max(ask.group_frames, settled.group_frames or 1),
+        pre_exposure_e_A2=ask.pre_exposure_e_A2 + (settled.pre_exposure_e_A2 or 0.0),
+        eer_grouping=eer_grouping(settled, options) if settled.format == "eer" else None,
+        eer_upsampling=eer_upsampling(options) if settled.format == "eer" else None,
+    )
+
+
+def eer_grouping(settled: MovieSettled, options: Options) -> int:
+    """Return the raw frames per fraction: the job's if it is not RELION's default, else by dose."""
+    typed = options.whole("eer_grouping", EER_GROUPING, 1, 16_383)
+    return typed if typed != EER_GROUPING else settled.frames_per_fraction or EER_GROUPING
+
+
+def bin_factor(settled: MovieSettled, options: Options) -> float:
+    """Return the binning: the job's if it is not RELION's default, else super-resolution's 2."""
+    typed = options.number("bin_factor", 1.0, 1.0, 16.0)
+    return typed if typed != 1.0 or settled.format == "eer" else float(settled.bin_factor or 1)
+
+
+def eer_upsampling(options: Options) -> int:
+    """Return how finely EER movies are rendered; RELION takes it among the other arguments."""
+    options = with_arguments(options)
+    upsampling = options.whole("eer_upsampling", 1, -1, 3)
+    if upsampling == 0:
+        raise Misuse(f"option eer_upsampling of {options.job} is 0: it must be 1, 2, 3 or -1")
+    return upsampling
+
+
+def rendered_pixel_A(settled: MovieSettled, options: Options) -> float:
+    """Return the pixel of a movie as it is read: of an EER movie, as it is rendered."""
+    if settled.format != "eer":
+        return settled.pixel_size_A
+    upsampling = eer_upsampling(options)
+    return settled.pixel_size_A * (2.0 if upsampling == -1 else 0.5 ** (upsampling - 1))
+
+
+def dose_per_frame(settled: MovieSettled, options: Options) -> float:
+    """Return the dose of a frame as it is read: of an EER movie, of a fraction."""
+    if settled.format != "eer":
+        return settled.dose_per_frame_e_A2
+    return settled.dose_per_frame_e_A2 * eer_grouping(settled, options)
 
 
 def motion_request(
@@ -76,8 +137,9 @@ def motion_request(
     process
         Folder of the job.
     """
-    bin_factor = options.number("bin_factor", 1.0, 1.0, 16.0)
+    options = with_arguments(options)
     bfactor = options.number("bfactor", -1.0, -1.0, 1e5)  # -1: from the pixel size
+    is_eer = path.lower().endswith(".eer")
     return MotionRequest(
         movie=settled.movie,
         movie_path=path,
@@ -94,47 +156,33 @@ def motion_request(
         dose_per_frame_e_A2=settled.dose_per_frame_e_A2,
         pre_exposure_e_A2=options.number("pre_exposure", 0.0, 0.0, 1e4),
         first_frame=options.whole("first_frame_sum", 1, 1),
-        last_frame=options.whole("last_frame_sum", -1, -1),
-        bin_factor=bin_factor,
+        last_frame=options.whole("last_frame_sum", -1, -1) or -1,  # RELION: 0 is all, too
+        bin_factor=options.number("bin_factor", 1.0, 1.0, 16.0),
         bfactor_px2=bfactor if bfactor > 0 else None,
         dose_weighting=options.switch("do_dose_weighting", True),
         save_nodw=options.switch("do_save_noDW", True),
         save_ps=True,  # the CTF is fitted to it
         dose_per_ps_e_A2=options.number("group_for_ps", 4.0, 0.01, 1e4),
         float16=options.switch("do_float16", True),
+        eer_grouping=options.whole("eer_grouping", EER_GROUPING, 1, 16_383) if is_eer else None,
+        eer_upsampling=eer_upsampling(options) if is_eer else None,
+        patches=(options.whole("patch_x", 1, 1, 64), options.whole("patch_y", 1, 1, 64)),
+        group_frames=options.whole("group_frames", 1, 1, 1000),
+        even_odd=_wants_halves(options),
+        ps_size=options.whole("ps_size", 512, 32, 8192) // 2 * 2,
+        max_iter=options.whole("max_iter", 10, 1, 1000),
+        early_dose_e_A2=options.number("dose_motionstats_cutoff", 4.0, 0.0, 1e4),
+        defect_path=_named(options, "fn_defect"),
+        skip_defects=options.switch("skip_defect", False),
     )
 
 
-def ctf_request(settled: Optics, spectrum: str, root: str, options: Options) -> CtfRequest:
-    """Return the CTF request of a micrograph.
+def _wants_halves(options: Options) -> bool:
+    names = ("do_even_odd_split", "even_odd_split")
+    return any(options.switch(name, False) for name in names)
 
-    Parameters
-    ----------
-    settled
-        The movie.
-    spectrum
-        Power spectrum as the project names it.
-    root
-        Of the outputs.
-    options
-        Of the job.
-    """
-    return CtfRequest(
-        movie=settled.movie,
-        power_spectrum=spectrum,
-        root=root,
-        voltage_kV=settled.voltage_kV,
-        spherical_aberration_mm=settled.spherical_aberration_mm,
-        amplitude_contrast=settled.amplitude_contrast,
-        box_px=options.whole("box", 512, 64, 4096),
-        resolution_min_A=options.number("resmin", 30.0, 1.0, 1000.0),
-        resolution_max_A=options.number("resmax", 5.0, 0.5, 100.0),
-        defocus_min_A=options.number("dfmin", 5000.0, -1e5, 1e6),
-        defocus_max_A=options.number("dfmax", 50000.0, -1e5, 1e6),
-        defocus_step_A=options.number("dfstep", 500.0, 1.0, 1e5),
-        astigmatism_A=options.number("dast", 500.0, 0.0, 1e5),
-        phase_shift=options.switch("do_phaseshift", False),
-        phase_min_deg=options.number("phase_min", 0.0, -360.0, 360.0),
-        phase_max_deg=options.number("phase_max", 180.0, -360.0, 360.0),
-        phase_step_deg=options.number("phase_step", 10.0, 0.1, 180.0),
-    )
+
+def _named(options: Options, key: str) -> str | None:
+    """Return an option that names a file, None where it names none."""
+    name = options.text(key)
+    return None if name in ("", "None") else name

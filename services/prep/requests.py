@@ -3,19 +3,20 @@
 import msgspec
 
 
-class MotionRequest(msgspec.Struct, frozen=True, kw_only=True):
+class MotionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Correct one movie. Paths are below the project unless absolute."""
 
     movie: str
     movie_path: str
-    root: str  # outputs are <root>.mrc, <root>_noDW.mrc, <root>_PS.mrc, <root>.star
+    # <root>.mrc, .star and _shifts.png are made, and as asked _noDW, _PS, _EVN and _ODD.mrc.
+    root: str
     gain_path: str | None
     gain_name: str | None  # as written into the per-movie STAR
     gain_rotation: int
     gain_flip: int
-    width_px: int | None  # None, like the next two: whatever the file has
+    width_px: int | None  # of the file; None, like the next two: whatever it has
     height_px: int | None
-    n_frames: int | None
+    n_frames: int | None  # of an EER movie: raw frames
     pixel_size_A: float
     voltage_kV: float
     dose_per_frame_e_A2: float
@@ -29,6 +30,17 @@ class MotionRequest(msgspec.Struct, frozen=True, kw_only=True):
     save_ps: bool
     dose_per_ps_e_A2: float
     float16: bool
+    # Of an EER movie; pixel, dose and frame numbers are those of its fractions as rendered.
+    eer_grouping: int | None = None  # raw frames per fraction
+    eer_upsampling: int | None = None
+    patches: tuple[int, int] = (1, 1)  # along x and y; local motion needs three along both
+    group_frames: int = 1
+    even_odd: bool = False
+    ps_size: int = 512
+    max_iter: int = 10
+    early_dose_e_A2: float = 4.0
+    defect_path: str | None = None
+    skip_defects: bool = False
 
 
 class MotionResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +54,7 @@ class MotionResult(msgspec.Struct, frozen=True, kw_only=True):
     motion_late_px: float
     converged: bool
     hot_pixels: int
+    local_rmsd_px: float | None = None  # of the patches from the local model; None without one
 
 
 class CtfRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,6 +65,10 @@ class CtfRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     root: str  # outputs are <root>_PS.ctf, <root>_PS_avrot.txt, <root>_PS.txt
     # Pixel of the micrograph that `power_spectrum` then is; outputs are <root>.ctf and so on.
     image_pixel_A: float | None = None
+    window_px: int | None = None  # only this square in its middle is fitted
+    # For what the spectrum does not suffice: rings too narrow for its box, a tilt.
+    micrograph: str | None = None
+    micrograph_pixel_A: float | None = None
     voltage_kV: float
     spherical_aberration_mm: float
     amplitude_contrast: float
@@ -66,6 +83,9 @@ class CtfRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     phase_min_deg: float
     phase_max_deg: float
     phase_step_deg: float
+    slow_search: bool = False
+    tilt: bool = False
+    thickness: bool = False
 
 
 class CtfResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,3 +98,13 @@ class CtfResult(msgspec.Struct, frozen=True, kw_only=True):
     figure_of_merit: float
     max_resolution_A: float
     reliable: bool
+    doubts: tuple[str, ...] = ()  # against the fit: noise, score, range, overfocus
+    cross_validated_A: float | None = None
+    aliasing_A: float | None = None  # where the rings become too narrow for the box
+    ice_ring_density: float | None = None
+    iciness: float | None = None
+    ice_peak_sigma: float | None = None
+    thickness_A: float | None = None
+    tilt_angle_deg: float | None = None
+    tilt_axis_deg: float | None = None
+    tilt_log_odds: float | None = None

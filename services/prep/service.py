@@ -15,15 +15,16 @@ from services.kit.events import (
     MicrographCorrected,
     MicrographCtf,
     MovieImported,
+    MovieMoved,
     MovieSettled,
     OpticsGrouped,
     ResultsOutdated,
 )
 from services.kit.flow import Flow, Shell, short
 from services.kit.host import Finished
-from services.kit.schemes import output_root
 from services.kit.work import Task, content_key
 from services.prep import plan
+from services.prep.ctf import Pictures, ctf_request, fitted_root
 from services.prep.requests import CtfRequest, CtfResult, MotionRequest, MotionResult
 from services.prep.state import PrepState
 from services.prep.views import Views
@@ -75,9 +76,22 @@ class Prep(Flow):
                     again = ResultsOutdated(stage="motioncorr", movies=(body.movie,))
                     yield from self._due_again(state, again, "importmovies")
                 yield MovieImported(movie=body.movie, settled=body)
+            case MovieMoved() if body.movie in state.imported:
+                yield from self._relocated(state, body)
             case OpticsGrouped():
                 if body.optics_group not in state.optics:
                     yield body
+
+    def _relocated(self, state: PrepState, moved: MovieMoved) -> Iterator[Body]:
+        """Read a movie where it lies now; one that is corrected is not read again."""
+        before = state.imported[moved.movie]
+        path = moved.below or moved.path
+        if moved.movie in state.corrected or (before.link, before.path) == (moved.link, path):
+            return
+        again = ResultsOutdated(stage="motioncorr", movies=(moved.movie,))
+        yield from self._due_again(state, again, "importmovies")
+        settled = msgspec.structs.replace(before, path=path, link=moved.link)
+        yield MovieImported(movie=moved.movie, settled=settled)
 
     def instant(self, state: PrepState, node: str, movie: str) -> Iterator[Body]:
         """Nothing is left to do for an imported movie."""
@@ -135,30 +149,39 @@ class Prep(Flow):
         options = self._options(state, "motioncorr")
         process = state.machine.jobs["motioncorr"].current_name
         gain_name = plan.gain_of(settled, options)
-        ask = plan.motion_request(settled, plan.movie_path(settled), gain_name, options, process)
+        path = plan.movie_path(settled)
+        ask = plan.motion_request(settled, path, gain_name, options, process)
+        ask = plan.as_taken(ask, settled, options)
         request = msgspec.msgpack.encode(ask)
-        gain = file_digest(self._views.project / ask.gain_path) if ask.gain_path else ""
+        planes = [p for p in (ask.gain_path, ask.defect_path) if p]
+        digests = [file_digest(self._views.project / path) for path in planes] or [""]
         return Task(
             id=f"motioncorr:{movie}",
             stage="motioncorr",
             movie=movie,
-            key=content_key("motioncorr", request, settled.digest, gain),
+            key=content_key("motioncorr", request, settled.digest, *digests),
             call="services.prep.tasks:motioncorr",
             request=request,
         )
 
     def _ctf(self, state: PrepState, movie: str) -> Task:
-        settled = state.imported[movie]
-        root = output_root(state.machine.jobs["ctffind"].current_name, plan.movie_path(settled))
-        spectrum = state.corrected[movie].power_spectrum
-        ask = plan.ctf_request(settled, spectrum, root, self._options(state, "ctffind"))
+        corrected = state.corrected[movie]
+        pictures = Pictures(
+            corrected.power_spectrum,
+            corrected.micrograph,
+            corrected.micrograph_nodw,
+            corrected.pixel_size_A,
+        )
+        process = state.machine.jobs["ctffind"].current_name
+        options = self._options(state, "ctffind")
+        ask = ctf_request(state.imported[movie], pictures, process, options)
         request = msgspec.msgpack.encode(ask)
         return Task(
             id=f"ctffind:{movie}",
             stage="ctffind",
             movie=movie,
-            key=content_key("ctffind", request, state.corrected[movie].key),
-            call="services.prep.tasks:ctffind",
+            key=content_key("ctffind", request, corrected.key),
+            call="services.prep.ctftask:ctffind",
             request=request,
             urgency=1,
         )
@@ -180,6 +203,9 @@ class Prep(Flow):
             micrograph=f"{ask.root}.mrc",
             micrograph_nodw=f"{ask.root}_noDW.mrc" if ask.save_nodw else None,
             power_spectrum=f"{ask.root}_PS.mrc",
+            micrograph_even=f"{ask.root}_EVN.mrc" if ask.even_odd else None,
+            micrograph_odd=f"{ask.root}_ODD.mrc" if ask.even_odd else None,
+            motion_plot=f"{ask.root}_shifts.png",
             metadata_star=f"{ask.root}.star",
             took_s=done.reply.took_s,
             **msgspec.structs.asdict(got),
@@ -196,7 +222,7 @@ class Prep(Flow):
             token=done.token,
             micrograph=corrected.micrograph,
             micrograph_nodw=corrected.micrograph_nodw,
-            ctf_image=f"{ask.root}_PS.ctf:mrc",
+            ctf_image=f"{fitted_root(ask)}.ctf:mrc",
             metadata_star=corrected.metadata_star,
             optics_group=settled.optics_group,
             width_px=corrected.width_px,
@@ -205,7 +231,9 @@ class Prep(Flow):
             voltage_kV=settled.voltage_kV,
             spherical_aberration_mm=settled.spherical_aberration_mm,
             amplitude_contrast=settled.amplitude_contrast,
-            original_pixel_size_A=settled.pixel_size_A,
+            original_pixel_size_A=plan.rendered_pixel_A(
+                settled, self._options(state, "motioncorr")
+            ),
             acquired_at=settled.acquired_at,
             took_s=done.reply.took_s,
             **msgspec.structs.asdict(got),

@@ -1,6 +1,6 @@
-"""The prep tasks, carried out by workers: movie to micrograph, spectrum to CTF.
+"""The motion correction task, carried out by workers: movie to micrograph.
 
-Source: preprocessing.md sections 2.2, 2.11, 2.12, 3.7.
+Source: preprocessing.md sections 2.2, 2.11, 2.12.
 """
 
 import zlib
@@ -8,22 +8,20 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from torch import Tensor, from_numpy
 
-from algorithms.ctffit import CtfFitOptions, fit_ctf, spectrum_of_image
-from algorithms.ctffit.textfiles import avrot_text, summary_text
 from algorithms.formats import mrc, star
+from algorithms.formats.defects import load_defects
 from algorithms.formats.errors import FormatError
 from algorithms.formats.gain import load_gain
-from algorithms.formats.movie import open_movie
+from algorithms.formats.movie import EerMovie, EerOptions, Movie, open_movie
 from algorithms.motion import CorrectedMovie, MotionError, MotionOptions, correct_movie
 from algorithms.motion.starfile import motion_star
 from services.kit.errors import Code, Refused
 from services.kit.work import CODE_VERSION, Output
-from services.prep.requests import CtfRequest, CtfResult, MotionRequest, MotionResult
+from services.prep.requests import MotionRequest, MotionResult
+from services.prep.shiftplot import shift_plot
 
-# RELION's 500 A is a compromise with CTFFIND's speed; the search here costs nothing at 50 A.
-FINEST_STEP_A = 50.0
+EER_DEFECT_WINDOW_PX = 4  # as RELION has it
 
 
 def seed_of(movie: str) -> int:
@@ -52,6 +50,7 @@ def motioncorr(request: bytes, folder: Path, project: Path) -> Output:
         motion_late_px=corrected.motion.late_px,
         converged=corrected.converged,
         hot_pixels=len(corrected.hot_pixels),
+        local_rmsd_px=corrected.local_rmsd_px,
     )
     return Output(msgspec.msgpack.encode(result), files)
 
@@ -68,13 +67,26 @@ def _options(ask: MotionRequest) -> MotionOptions:
         bfactor_px2=ask.bfactor_px2,
         dose_weighting=ask.dose_weighting,
         save_nodw=ask.save_nodw,
+        even_odd=ask.even_odd,
+        save_ps=ask.save_ps,
+        patches=ask.patches,
+        group_frames=ask.group_frames,
+        max_iter=ask.max_iter,
         dose_per_ps=ask.dose_per_ps_e_A2,
+        ps_size=ask.ps_size,
+        early_dose=ask.early_dose_e_A2,
+        skip_defects=ask.skip_defects,
+        # An electron in forty pixels: more neighbours are needed to copy from.
+        defect_window_px=2 if ask.eer_grouping is None else EER_DEFECT_WINDOW_PX,
     )
 
 
 def _correct(ask: MotionRequest, options: MotionOptions, project: Path) -> CorrectedMovie:
-    with open_movie(project / ask.movie_path) as movie:
+    eer = EerOptions(upsampling=ask.eer_upsampling or 1, grouping=ask.eer_grouping)
+    with open_movie(project / ask.movie_path, eer=eer) as movie:
         found = (movie.nx, movie.ny, movie.n_frames)
+        if isinstance(movie, EerMovie):
+            found = movie.raw_size
         expected = (ask.width_px, ask.height_px, ask.n_frames)
         if any(e is not None and e != f for e, f in zip(expected, found, strict=True)):
             raise Refused(
@@ -82,101 +94,67 @@ def _correct(ask: MotionRequest, options: MotionOptions, project: Path) -> Corre
                 f"{ask.movie_path} is {found[0]} x {found[1]} x {found[2]} now and was "
                 f"{expected[0]} x {expected[1]} x {expected[2]} when it settled: it was replaced",
             )
-        gain = None if ask.gain_path is None else _gain(ask, project, (movie.ny, movie.nx))
-        return correct_movie(movie, gain, options, seed=seed_of(ask.movie))
+        gain = None if ask.gain_path is None else _gain(ask, project, movie)
+        defects = None if ask.defect_path is None else _defects(ask, project, movie)
+        return correct_movie(movie, gain, options, seed=seed_of(ask.movie), defects=defects)
 
 
-def _gain(ask: MotionRequest, project: Path, shape: tuple[int, int]) -> np.ndarray:
+def _gain(ask: MotionRequest, project: Path, movie: Movie) -> np.ndarray:
     path = project / (ask.gain_path or "")
     try:
-        return load_gain(path, shape, rotation=ask.gain_rotation, flip=ask.gain_flip)
+        return load_gain(
+            path,
+            (movie.ny, movie.nx),
+            rotation=ask.gain_rotation,
+            flip=ask.gain_flip,
+            is_eer=isinstance(movie, EerMovie),
+        )
     except (FormatError, OSError) as error:
         raise Refused(Code.GAIN_MISMATCH, f"the gain reference {path} does not fit: {error}") from (
             error
         )
 
 
+def _defects(ask: MotionRequest, project: Path, movie: Movie) -> np.ndarray:
+    path = project / (ask.defect_path or "")
+    try:
+        return load_defects(path, (movie.ny, movie.nx))
+    except (FormatError, OSError) as error:
+        detail = f"the defect file {path} does not fit: {error}"
+        raise Refused(Code.GEOMETRY_MISMATCH, detail) from error
+
+
 def _write_motion(
     ask: MotionRequest, options: MotionOptions, corrected: CorrectedMovie, folder: Path
 ) -> dict[str, str]:
     pixel = corrected.pixel_size_A
-    files = {"m.mrc": f"{ask.root}.mrc"}
-    mrc.write(folder / "m.mrc", corrected.image.numpy(), pixel, float16=ask.float16)
-    if corrected.image_nodw is not None:
-        nodw = corrected.image_nodw.numpy()
-        mrc.write(folder / "nodw.mrc", nodw, pixel, float16=ask.float16)
-        files["nodw.mrc"] = f"{ask.root}_noDW.mrc"
-    if ask.save_ps:
-        spectrum = corrected.power_spectrum.numpy()
+    images = {
+        "": corrected.image,
+        "_noDW": corrected.image_nodw,
+        "_EVN": corrected.image_even,
+        "_ODD": corrected.image_odd,
+    }
+    files: dict[str, str] = {}
+    for kind, image in images.items():
+        if image is not None:
+            name = f"m{kind}.mrc"
+            mrc.write(folder / name, image.cpu().numpy(), pixel, float16=ask.float16)
+            files[name] = f"{ask.root}{kind}.mrc"
+    if corrected.power_spectrum is not None:
+        spectrum = corrected.power_spectrum.cpu().numpy()
         mrc.write(folder / "ps.mrc", spectrum, corrected.ps_pixel_size_A)
         files["ps.mrc"] = f"{ask.root}_PS.mrc"
+    shift_plot(folder / "shifts.png", corrected)
+    files["shifts.png"] = f"{ask.root}_shifts.png"
     tables = motion_star(
         corrected,
         options,
         movie_name=ask.movie_path,
         version=CODE_VERSION,
         gain_name=ask.gain_name,
+        defect_name=ask.defect_path,
+        eer=None if ask.eer_grouping is None else (ask.eer_upsampling or 1, ask.eer_grouping),
     )
     star.save(folder / "m.star", tables, durable=False)
     files["m.star"] = f"{ask.root}.star"  # last: its presence says that the movie is complete
     return files
-
-
-def ctffind(request: bytes, folder: Path, project: Path) -> Output:
-    """Fit the CTF to a power spectrum, or to that of a micrograph."""
-    ask = msgspec.msgpack.decode(request, type=CtfRequest)
-    path = project / ask.power_spectrum
-    try:
-        spectrum, pixel = _spectrum(path, ask)
-    except FormatError as error:
-        raise Refused(Code(error.code), str(error)) from error
-    options = CtfFitOptions(
-        voltage_kV=ask.voltage_kV,
-        spherical_aberration_mm=ask.spherical_aberration_mm,
-        amplitude_contrast=ask.amplitude_contrast,
-        min_resolution_A=ask.resolution_min_A,
-        max_resolution_A=ask.resolution_max_A,
-        min_defocus_A=ask.defocus_min_A,
-        max_defocus_A=ask.defocus_max_A,
-        defocus_step_A=min(ask.defocus_step_A, FINEST_STEP_A),
-        astigmatism_tolerance_A=ask.astigmatism_A,
-        find_phase_shift=ask.phase_shift,
-        min_phase_shift_deg=ask.phase_min_deg,
-        max_phase_shift_deg=ask.phase_max_deg,
-        phase_shift_step_deg=ask.phase_step_deg,
-    )
-    try:
-        fit = fit_ctf(spectrum, pixel, options)
-    except ValueError as error:  # too few rings in the band: a spectrum this coarse has no fit
-        raise Refused(Code.UNSUPPORTED, f"{path}: {error}") from error
-    mrc.write(folder / "ctf.mrc", fit.diagnostic.numpy(), pixel)
-    (folder / "avrot.txt").write_text(avrot_text(fit, ask.power_spectrum))
-    (folder / "fit.txt").write_text(summary_text(fit, ask.power_spectrum, pixel))
-    result = CtfResult(
-        defocus_u_A=fit.defocus_u_A,
-        defocus_v_A=fit.defocus_v_A,
-        defocus_angle_deg=fit.angle_deg,
-        phase_shift_deg=fit.phase_shift_deg,
-        figure_of_merit=fit.score,
-        max_resolution_A=fit.max_resolution_A,
-        reliable=fit.reliable,
-    )
-    root = f"{ask.root}_PS" if ask.image_pixel_A is None else ask.root
-    files = {"ctf.mrc": f"{root}.ctf", "fit.txt": f"{root}.txt", "avrot.txt": f"{root}_avrot.txt"}
-    return Output(msgspec.msgpack.encode(result), files)
-
-
-def _spectrum(path: Path, ask: CtfRequest) -> tuple[np.ndarray | Tensor, float]:
-    """Return amplitudes `[n, n]` and their pixel in A."""
-    image = mrc.read(path)
-    if ask.image_pixel_A is not None:
-        if image.ndim != 2 or not np.isfinite(image).all():
-            raise Refused(
-                Code.NOT_FINITE, f"{path} is no image, or holds values that are no numbers"
-            )
-        pixels = from_numpy(image.astype(np.float32))
-        return spectrum_of_image(pixels, ask.image_pixel_A, ask.box_px)
-    pixel = mrc.read_header(path).pixel_size_A
-    if pixel is None:
-        raise Refused(Code.BAD_HEADER, f"{path} has no pixel size: remove it to make it anew")
-    return image, pixel

@@ -62,6 +62,12 @@ class Views:
             **_motion_columns(rows),
             "rlnOpticsGroup": [state.imported[m].optics_group for m in movies],
         }
+        if rows and all(r.micrograph_even and r.micrograph_odd for r in rows):
+            halves = {
+                "rlnMicrographNameEven": [r.micrograph_even for r in rows],
+                "rlnMicrographNameOdd": [r.micrograph_odd for r in rows],
+            }
+            columns = {**halves, **columns}
         if rows and all(r.micrograph_nodw for r in rows):
             columns = {"rlnMicrographNameNoDW": [r.micrograph_nodw for r in rows], **columns}
         self._save(state, process, "corrected_micrographs.star", columns)

@@ -7,11 +7,12 @@ from services.kit.paths import Layout
 from services.kit.schemes import SchemeShell
 from services.kit.session import Session
 from services.proc import plan
+from services.proc.decisions import Decisions, mailbox
 from services.proc.service import Proc
 from services.proc.views import Views
 
 
-def build(layout: Layout, session: Session) -> tuple[Proc, Source | None]:
+def build(layout: Layout, session: Session) -> tuple[Proc, Source]:
     """Return the proc service of a project."""
     # A box size given by hand is taken as it is; otherwise it follows from the diameter.
     auto_box = "proc__extract__extract_size" not in session.settings
@@ -43,4 +44,4 @@ def build(layout: Layout, session: Session) -> tuple[Proc, Source | None]:
         diameter_A=diameter_A,
         auto_box=auto_box,
     )
-    return service, None
+    return service, Decisions(mailbox(layout))

@@ -4,23 +4,12 @@ Option names are RELION's (schemes.md section 15). Box sizes follow from the par
 the micrograph's own pixel (preprocessing.md 5.1) unless the extract job's size was set by hand.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from algorithms.boxes import box_sizes
-from services.kit.errors import Misuse
-from services.kit.events import MicrographCtf
 from services.kit.options import Options
 from services.kit.schemes import output_root
 from services.proc.requests import ExtractRequest, PickRequest
-
-# What select_mics can select on: RELION's label -> value of a fitted micrograph.
-SELECTABLE = {
-    "rlnCtfMaxResolution": lambda ctf: ctf.max_resolution_A,
-    "rlnCtfFigureOfMerit": lambda ctf: ctf.figure_of_merit,
-    "rlnDefocusU": lambda ctf: ctf.defocus_u_A,
-    "rlnDefocusV": lambda ctf: ctf.defocus_v_A,
-    "rlnCtfAstigmatism": lambda ctf: abs(ctf.defocus_u_A - ctf.defocus_v_A),
-}
 
 
 class Image(Protocol):
@@ -51,6 +40,12 @@ class Fitted(Image, Protocol):
     def max_resolution_A(self) -> float: ...  # noqa: D102
     @property
     def figure_of_merit(self) -> float: ...  # noqa: D102
+    @property
+    def voltage_kV(self) -> float: ...  # noqa: D102
+    @property
+    def spherical_aberration_mm(self) -> float: ...  # noqa: D102
+    @property
+    def amplitude_contrast(self) -> float: ...  # noqa: D102
 
 
 class Box(NamedTuple):
@@ -59,37 +54,6 @@ class Box(NamedTuple):
     box_px: int
     scaled_px: int
     background_radius_px: int
-
-
-def check_selection(options: Options) -> str:
-    """Return the label that select_mics selects on.
-
-    Raises
-    ------
-    Misuse
-        The label is not one of a fitted micrograph's.
-    """
-    label = options.text("select_label", "rlnCtfMaxResolution")
-    if label not in SELECTABLE:
-        raise Misuse(
-            f"option select_label of {options.job} is {label!r}: it must be one of "
-            + ", ".join(SELECTABLE)
-        )
-    return label
-
-
-def why_not(ctf: MicrographCtf, options: Options) -> str | None:
-    """Return why a micrograph is not selected, or None when it is."""
-    label = check_selection(options)
-    low = options.number("select_minval", -9999.0)
-    high = options.number("select_maxval", 99999.0)
-    value = SELECTABLE[label](ctf)
-    if low <= value <= high:
-        return None
-    return (
-        f"{label} is {value:.4g}, outside {low:g} to {high:g} (select_minval and select_maxval "
-        "of select_mics)"
-    )
 
 
 def box_of(pixel_size_A: float, diameter_A: float, options: Options, *, auto: bool) -> Box:
@@ -118,11 +82,22 @@ def pick_request(ctf: Image, options: Options, process: str) -> PickRequest:
         adjust_threshold=options.number("log_adjust_thr", 0.0),
         upper_threshold=options.number("log_upper_thr", 999.0),
         invert=options.switch("log_invert", False),
+        max_stddev_noise=_limit(options.number("maxstddevnoise_autopick", 1.1)),
     )
 
 
+def _limit(value: float) -> float | None:
+    """RELION switches a limit off with a value that is not above 0."""
+    return value if value > 0 else None
+
+
 def extract_request(
-    ctf: Fitted, coordinates: str, options: Options, box: Box, process: str
+    ctf: Fitted,
+    coordinates: str,
+    options: Options,
+    box: Box,
+    process: str,
+    correction: Literal["", "multiply", "flip"] = "",
 ) -> ExtractRequest:
     """Return the extraction request of a micrograph; `process` is the folder of the job."""
     use_minimum = options.switch("do_fom_threshold", False)
@@ -148,4 +123,17 @@ def extract_request(
         phase_shift_deg=ctf.phase_shift_deg,
         ctf_max_resolution_A=ctf.max_resolution_A,
         ctf_figure_of_merit=ctf.figure_of_merit,
+        ctf_correction=correction,
+        **_microscope(ctf, correction),
     )
+
+
+def _microscope(ctf: Fitted, correction: str) -> dict[str, float]:
+    """Return what a correction needs; without one no result follows from it."""
+    if not correction:
+        return {}
+    return {
+        "voltage_kV": ctf.voltage_kV,
+        "spherical_aberration_mm": ctf.spherical_aberration_mm,
+        "amplitude_contrast": ctf.amplitude_contrast,
+    }

@@ -1,5 +1,7 @@
 """What the proc tasks are asked and what they answer: Structs without any heavy import."""
 
+from typing import Literal
+
 import msgspec
 
 
@@ -16,6 +18,13 @@ class PickRequest(msgspec.Struct, frozen=True, kw_only=True):
     adjust_threshold: float
     upper_threshold: float
     invert: bool
+    max_stddev_noise: float | None = 1.1  # around a pick; RELION's LoG has no such limit
+
+
+class Coordinates(msgspec.Struct, frozen=True, kw_only=True):
+    """What the requests of all pickers say: where the coordinates go."""
+
+    coordinates: str
 
 
 class PickResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +32,7 @@ class PickResult(msgspec.Struct, frozen=True, kw_only=True):
 
     n_particles: int
     mean_figure_of_merit: float
+    nearest_neighbour_A: float | None = None  # median
 
 
 class ExtractRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +59,20 @@ class ExtractRequest(msgspec.Struct, frozen=True, kw_only=True):
     phase_shift_deg: float
     ctf_max_resolution_A: float
     ctf_figure_of_merit: float
+    ctf_correction: Literal["", "multiply", "flip"] = ""  # what the images are corrected by
+    voltage_kV: float = 300.0  # these three only for that
+    spherical_aberration_mm: float = 2.7
+    amplitude_contrast: float = 0.1
+
+
+class ReextractRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Extract the refined particles of one micrograph again; `coordinates` is their table."""
+
+    extract: ExtractRequest
+    recenter: bool
+    reset_offsets: bool
+    center_px: tuple[float, float, float]  # of the reference, that becomes the middle
+    reference_pixel_A: float
 
 
 class ExtractResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,24 +10,27 @@ from typing import Any
 import msgspec
 
 from schemer import machine
-from services.kit.errors import Code
 from services.kit.events import (
     Body,
     MicrographCtf,
     MicrographImported,
+    MicrographOverridden,
     MicrographRefused,
     MicrographSelected,
     OpticsGrouped,
     ParticlesExtracted,
     ParticlesPicked,
+    PickingDrifted,
     ResultsOutdated,
 )
 from services.kit.flow import Flow, Shell, short
 from services.kit.host import Finished
 from services.kit.work import Task, content_key
-from services.proc import plan
-from services.proc.requests import ExtractRequest, ExtractResult, PickRequest, PickResult
+from services.proc import plan, rulings, selecting
+from services.proc.decisions import Ruling
+from services.proc.requests import Coordinates, ExtractRequest, ExtractResult, PickResult
 from services.proc.state import ProcState
+from services.proc.topazask import topaz_request, uses_topaz
 from services.proc.views import Views
 
 
@@ -87,15 +90,53 @@ class Proc(Flow):
                 if body.optics_group not in state.optics:
                     yield body
 
+    def decide(self, state: ProcState, stimulus: Any) -> Iterator[Body]:
+        """Yield the events a stimulus leads to."""
+        if isinstance(stimulus, Ruling):
+            yield from self._ruled(state, stimulus)
+            return
+        yield from super().decide(state, stimulus)
+        if isinstance(stimulus, Finished) and stimulus.task.stage == "autopick":
+            yield from rulings.drifted(state, stimulus.task.movie)
+
+    def _ruled(self, state: ProcState, ruling: Ruling) -> Iterator[Body]:
+        """Carry out a person's decision; what was computed is kept either way."""
+        movie, was_rejected = ruling.movie, state.is_rejected(ruling.movie)
+        body = rulings.overridden(ruling)
+        yield body
+        if body.keep is False:
+            if not was_rejected:
+                yield from self._set_aside(state, rulings.rejection(body))
+        elif rulings.is_freed(state, movie):
+            if movie in state.extracted:
+                yield MicrographSelected(movie=movie)
+                yield state.extracted[movie]  # for those who count: it is done again
+            else:
+                yield ResultsOutdated(stage="select_mics", movies=(movie,))
+        elif state.is_kept(movie) and (reason := self._why_not(state, movie)) is not None:
+            yield from self._set_aside(state, rulings.unselected(movie, reason))
+
+    def _set_aside(self, state: ProcState, body: MicrographRefused) -> Iterator[Body]:
+        """Take a micrograph out of passes and counts; its results stay."""
+        yield body
+        yield from self._take_out(state, (body.movie,))
+        yield from self._moved(state, self.rebase(state))
+
+    def _why_not(self, state: ProcState, movie: str) -> str | None:
+        """Return why the selection leaves a micrograph out; a person's word stands above it."""
+        if movie in state.overrides and state.overrides[movie].keep is not None:
+            return None
+        return selecting.why_not(state.imported[movie], self._options(state, "select_mics"))
+
     def instant(self, state: ProcState, node: str, movie: str) -> Iterator[Body]:
         """Select a micrograph or refuse it."""
-        reason = plan.why_not(state.imported[movie], self._options(state, node))
-        if reason is None:
+        reason = self._why_not(state, movie)
+        if state.is_rejected(movie):
+            yield rulings.rejection(state.overrides[movie])
+        elif reason is None:
             yield MicrographSelected(movie=movie)
         else:
-            yield MicrographRefused(
-                movie=movie, stage=node, code=Code.CTF_RESOLUTION, detail=reason
-            )
+            yield rulings.unselected(movie, reason)
 
     def fold(self, state: ProcState, body: Body) -> tuple[str, str] | None:
         """Fold an own event."""
@@ -103,11 +144,21 @@ class Proc(Flow):
             case MicrographImported():
                 state.imported[body.movie] = body.ctf
                 self.again(state, body.movie)
+            case MicrographOverridden():
+                state.overrides[body.movie] = body
+                if body.keep is False:
+                    for line in (state.pool, state.fresh):
+                        line.pop(body.movie, None)
+            case PickingDrifted():
+                state.alarms[body.measure] = body.active
             case MicrographSelected():
                 state.selected[body.movie] = None
+                if state.refused.pop(body.movie, None) and body.movie in state.extracted:
+                    state.through[body.movie] = None
                 return "select_mics", body.movie
             case ParticlesPicked():
                 state.picked[body.movie] = body
+                rulings.measured(state, body)
                 return "autopick", body.movie
             case ParticlesExtracted():
                 state.extracted[body.movie] = body
@@ -117,6 +168,9 @@ class Proc(Flow):
         return None
 
     def _drop(self, state: ProcState, body: ResultsOutdated) -> None:
+        if body.stage == "autopick":  # picked by other rules: another beginning
+            state.charts.clear()
+            state.alarms.clear()
         for movie in body.movies:
             state.extracted.pop(movie, None)
             if body.stage in ("autopick", "select_mics", "refused"):
@@ -138,8 +192,7 @@ class Proc(Flow):
         """Yield the results that are other ones under the present settings."""
         if not self._is_open(state, "select_mics"):
             return
-        select = self._options(state, "select_mics")
-        gone = {m for m in state.selected if plan.why_not(state.imported[m], select) is not None}
+        gone = {m for m in state.selected if self._why_not(state, m) is not None}
         if gone:
             yield ResultsOutdated(stage="select_mics", movies=tuple(gone))
         if not self._is_open(state, "autopick"):
@@ -166,15 +219,19 @@ class Proc(Flow):
             rows[f"{job}/micrographs_ctf.star"] = len(state.imported)
         select = state.machine.jobs["select_mics"]
         if select.has_started:
-            rows[f"{select.current_name}micrographs.star"] = len(state.selected)
+            rows[f"{select.current_name}micrographs.star"] = self._kept(state)
         return rows
 
     def rebase(self, state: ProcState) -> tuple[tuple[str, ...], ...]:
         """Return the moves that make HAS_mics_increased see micrographs that come once more."""
         prev = state.machine.floats.get("prev_nr_mics")
-        if prev is None or prev <= len(state.selected):
+        if prev is None or prev <= self._kept(state):
             return ()
-        return (("set", "float", "prev_nr_mics", repr(float(len(state.selected)))),)
+        return (("set", "float", "prev_nr_mics", repr(float(self._kept(state)))),)
+
+    def _kept(self, state: ProcState) -> int:
+        """Return how many micrographs are in the table of the selected ones."""
+        return sum(state.is_kept(movie) for movie in state.selected)
 
     # ---- tasks
 
@@ -183,16 +240,22 @@ class Proc(Flow):
         return self._pick(state, movie) if node == "autopick" else self._extract(state, movie)
 
     def _pick(self, state: ProcState, movie: str) -> Task:
-        ctf = state.imported[movie]
+        ctf, options = state.imported[movie], self._options(state, "autopick")
         process = state.machine.jobs["autopick"].current_name
-        ask = plan.pick_request(ctf, self._options(state, "autopick"), process)
-        request = msgspec.msgpack.encode(ask)
+        if uses_topaz(options):
+            request = msgspec.msgpack.encode(
+                topaz_request(ctf, options, process, self._views.project)
+            )
+            call = "services.proc.topaz:autopick"
+        else:
+            request = msgspec.msgpack.encode(plan.pick_request(ctf, options, process))
+            call = "services.proc.tasks:autopick"
         return Task(
             id=f"autopick:{movie}",
             stage="autopick",
             movie=movie,
             key=content_key("autopick", request, ctf.key),
-            call="services.proc.tasks:autopick",
+            call=call,
             request=request,
             urgency=2,  # after prep's two, on the same workers
         )
@@ -219,13 +282,14 @@ class Proc(Flow):
         result = done.reply.result or b""
         common = {"movie": done.task.movie, "key": done.task.key, "token": done.token}
         if done.task.stage == "autopick":
-            ask = msgspec.msgpack.decode(done.task.request, type=PickRequest)
+            ask = msgspec.msgpack.decode(done.task.request, type=Coordinates)
             got = msgspec.msgpack.decode(result, type=PickResult)
             return ParticlesPicked(
                 **common,
                 coordinates=ask.coordinates,
                 n_particles=got.n_particles,
                 mean_figure_of_merit=got.mean_figure_of_merit,
+                nearest_neighbour_A=got.nearest_neighbour_A,
                 took_s=done.reply.took_s,
             )
         ask = msgspec.msgpack.decode(done.task.request, type=ExtractRequest)
@@ -248,9 +312,25 @@ class Proc(Flow):
         if everything:
             self._views.tables(state)
 
+    def finish(self, state: ProcState) -> None:
+        """Leave tables in order, and the jobs finished where nothing is undecided in them."""
+        self._views.tables(state, in_order=True)
+        super().finish(state)
+
     def explain(self, body: Body) -> tuple[str, dict[str, object]] | None:
         """Return the log line of an event."""
         match body:
+            case MicrographOverridden():
+                said = msgspec.structs.asdict(body)
+                return "INFO", {k: said[k] for k in ("movie", "keep", "reason", "user")}
+            case PickingDrifted():
+                detail = (
+                    f"{body.measure} is {body.value:.4g} on average, "
+                    f"{'outside' if body.active else 'again within'} {body.low:.4g} to "
+                    f"{body.high:.4g}, at the beginning {body.expected:.4g}"
+                )
+                level = "WARNING" if body.active else "INFO"
+                return level, {"movie": short(body.movie), "detail": detail}
             case ParticlesPicked():
                 return "DEBUG", {"movie": short(body.movie), "particles": body.n_particles}
             case ParticlesExtracted():

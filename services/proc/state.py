@@ -1,17 +1,47 @@
 """What proc knows: a fold of its own events."""
 
-from services.kit.events import MicrographCtf, ParticlesExtracted, ParticlesPicked
+from algorithms.picking.chart import Chart, Kind
+from services.kit.events import (
+    MicrographCtf,
+    MicrographOverridden,
+    ParticlesExtracted,
+    ParticlesPicked,
+)
 from services.kit.flow import FlowState
+
+# Measure of a micrograph's picks -> what kind of value it is.
+MEASURES: dict[str, Kind] = {"particles": "count", "nearest_neighbour_A": "distance"}
 
 
 class ProcState(FlowState, kw_only=True):
-    """Micrographs imported, selected, picked and extracted; each by its movie's identity."""
+    """Micrographs imported, selected, picked and extracted; each by its movie's identity.
+
+    `overrides` is what people have decided; `charts` and `alarms` tell whether the picks stay what
+    they were, by measure.
+    """
 
     imported: dict[str, MicrographCtf] = {}
     selected: dict[str, None] = {}
     picked: dict[str, ParticlesPicked] = {}
     extracted: dict[str, ParticlesExtracted] = {}
+    overrides: dict[str, MicrographOverridden] = {}
+    charts: dict[str, Chart] = {}
+    alarms: dict[str, bool] = {}
 
     def in_order(self) -> list[str]:
         """Return all movies in the order of acquisition, the order of every table."""
         return sorted(self.imported, key=lambda m: (self.imported[m].acquired_at, m))
+
+    def is_kept(self, movie: str) -> bool:
+        """Say whether a micrograph is in the tables: selected, and not set aside since."""
+        return movie in self.selected and not self.is_left_out(movie)
+
+    def is_left_out(self, movie: str) -> bool:
+        """Say whether the selection, or a person, has set a micrograph aside."""
+        refused = self.refused.get(movie)
+        return refused is not None and refused.stage == "select_mics"
+
+    def is_rejected(self, movie: str) -> bool:
+        """Say whether a person has rejected a micrograph."""
+        ruling = self.overrides.get(movie)
+        return ruling is not None and ruling.keep is False

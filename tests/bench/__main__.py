@@ -16,12 +16,15 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.bench import (
+    classify,
     ctf,
     extract,
     journal,
     live,
     memory,
     motion,
+    movies,
+    parse,
     pick,
     scan,
     schemes,
@@ -37,12 +40,15 @@ from tests.bench.processes import work_like_a_worker
 BENCHES: dict[str, tuple[Callable[[Bench], None], str]] = {
     "live": (live.run, "latency of each stage while a microscope writes"),
     "throughput": (throughput.run, "movies per second through a back-log"),
+    "movies": (movies.run, "decoding of TIFF and EER movies on one thread"),
     "motion": (motion.run, "motion correction of one movie on one thread"),
     "ctf": (ctf.run, "CTF fit of one spectrum on one thread"),
     "pick": (pick.run, "picking in one micrograph on one thread"),
     "extract": (extract.run, "extraction from one micrograph on one thread"),
+    "classify": (classify.run, "2D classification of particles of 72 px in 50 classes"),
     "journal": (journal.run, "commits, replay and delivery of events"),
     "star": (star.run, "100,000 rows of 16 columns"),
+    "parse": (parse.run, "metadata of exposures, in this process and through the parser child"),
     "scan": (scan.run, "finding and publishing a folder of exposures"),
     "schemes": (schemes.run, "transitions of a Scheme, in memory and written"),
     "memory": (memory.run, "services that know 10,000 movies"),

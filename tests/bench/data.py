@@ -127,8 +127,8 @@ def large_movie(path: Path, shape: tuple[int, int, int], seed: int = 5) -> Path:
 
     rng = np.random.default_rng(seed)
     n_frames, ny, nx = shape
-    grain = rng.standard_normal((ny // 8, nx // 8)).astype(np.float32)
-    pattern = np.repeat(np.repeat(grain, 8, 0), 8, 1) * 0.3 + 1.0
+    grain = rng.standard_normal((-(-ny // 8), -(-nx // 8))).astype(np.float32)
+    pattern = np.repeat(np.repeat(grain, 8, 0), 8, 1)[:ny, :nx] * 0.3 + 1.0
     frames = np.empty(shape, np.uint8)
     for number in range(n_frames):
         moved = np.roll(pattern, (number, -number), (0, 1))

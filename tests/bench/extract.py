@@ -1,7 +1,6 @@
 """Extraction from one micrograph on one thread, with reading and writing of all files."""
 
 import shutil
-import time
 from pathlib import Path
 
 import msgspec
@@ -10,48 +9,70 @@ from algorithms.boxes import box_sizes
 from algorithms.formats import mrc, star
 from services.proc.requests import ExtractRequest
 from services.proc.tasks import extract
-from tests.bench import data, relion
+from tests.bench import data, relion, sidebyside
 from tests.bench.figures import Bench, median
-from tests.bench.pick import MANY, REPEATS, many_micrographs, pick_one
+from tests.bench.pick import pick_one
 
 SIZES = box_sizes(data.recipe(1).pixel_size_A, data.DIAMETER_A)
 
 
 def run(bench: Bench) -> None:
     """Measure milliseconds per micrograph beside RELION, with the same coordinates."""
-    folder = data.micrographs(bench)
-    originals = sorted(folder.glob("m?.mrc"))
-    picks = {}
-    for path in originals:
-        found = pick_one(bench.folder, path)
-        picks[path.stem] = Path(shutil.copy(found, bench.folder / f"{path.stem}_autopick.star"))
-    took = []
-    for path in originals:
-        for _ in range(REPEATS):
-            begun = time.perf_counter()
-            _extract_one(bench.folder, path, picks[path.stem])
-            took.append(time.perf_counter() - begun)
-    ours = 1e3 * median(took)
-    counts = [len(star.load(path)[""]) for path in picks.values()]
-    name = f"{SIZES.box_px} px scaled to {SIZES.scaled_px} px, per micrograph"
-    floor = median([_floor(path, bench.folder) for path in originals * REPEATS])
-    bench.floor(name, ours, "ms", 1e3 * floor, "reading it + writing the stack")
-    bench.note(f"{median(counts):.0f} particles per micrograph (median).")
     absent = relion.missing(relion.EXTRACT)
     if absent:
         bench.note(absent)
-        return
-    bench.say("RELION")
-    bench.peer(name, ours, "ms", _peer(bench, folder, picks), relion.version())
+    for side, paths in ((1024, sidebyside.corrected(bench)), (4096, sidebyside.large(bench))):
+        _one_size(bench, side, paths, has_peer=not absent)
 
 
-def _floor(micrograph: Path, folder: Path) -> float:
-    """Return the seconds of reading a micrograph and writing the stack that was made of it."""
-    stack = mrc.read(folder / "s.mrcs")
-    begun = time.perf_counter()
-    mrc.read(micrograph)
-    mrc.write(folder / "floor.mrcs", stack, data.recipe(1).pixel_size_A, is_stack=True)
-    return time.perf_counter() - begun
+def _one_size(bench: Bench, side: int, paths: list[Path], *, has_peer: bool) -> None:
+    picks = []
+    for path in paths:
+        found = bench.folder / f"{side}_{path.stem}_autopick.star"
+        picks.append(Path(shutil.copy(pick_one(bench.folder, path), found)))
+    count = median([len(star.load(path)[""]) for path in picks])
+    name = f"{side} x {side}, {count:.0f} particles, {SIZES.box_px} px to {SIZES.scaled_px} px"
+    out = bench.folder / f"out{side}"
+
+    def ours() -> int:
+        times = 8 if side < 2048 else 1
+        for number in range(times):
+            for path, coordinates in zip(paths, picks, strict=True):
+                # A new file each time, as in a session and as RELION's.
+                (out / f"{number}{path.stem}").mkdir(parents=True)
+                _extract_one(out / f"{number}{path.stem}", path, coordinates)
+        return times * len(paths)
+
+    def tidy() -> None:
+        shutil.rmtree(out)
+
+    folder = sidebyside.relion_folder(bench.folder / f"relion{side}", paths)
+
+    def peer(table: str) -> list[str]:
+        shutil.rmtree(folder / f"Extract_{table}", ignore_errors=True)
+        return relion.extract(folder / f"{table}.star", "Picks/", f"Extract_{table}/")
+
+    coordinates = folder / "Picks" / "Micrographs"
+    coordinates.mkdir(parents=True)
+    for index in range(sidebyside.MANY):
+        shutil.copy(picks[index % len(picks)], coordinates / f"m{index:02d}_autopick.star")
+    sidebyside.compare(bench, name, ours, peer if has_peer else None, folder, tidy)
+    value = bench.section.figures[-1].value
+    floor = _floor(paths[0], picks[0], bench.folder)
+    bench.floor(name, value, "ms", floor, "reading it + writing the stack")
+
+
+def _floor(micrograph: Path, coordinates: Path, folder: Path) -> float:
+    """Return the milliseconds of reading a micrograph and writing the stack that is made of it."""
+    _extract_one(folder, micrograph, coordinates)
+    content = (folder / "s.mrcs").read_bytes()
+
+    def both() -> None:
+        mrc.read(micrograph)
+        (folder / "floor.mrcs").unlink(missing_ok=True)
+        (folder / "floor.mrcs").write_bytes(content)
+
+    return sidebyside.floor_ms(both)
 
 
 def _extract_one(out: Path, micrograph: Path, coordinates: Path) -> None:
@@ -80,19 +101,3 @@ def _extract_one(out: Path, micrograph: Path, coordinates: Path) -> None:
         ctf_figure_of_merit=0.1,
     )
     extract(msgspec.msgpack.encode(ask), out, out)
-
-
-def _peer(bench: Bench, source: Path, picks: dict[str, Path]) -> float:
-    """Return RELION's milliseconds per micrograph."""
-    folder = many_micrographs(bench.folder / "relion", source)
-    coordinates = folder / "Picks" / "Micrographs"
-    coordinates.mkdir(parents=True)
-    originals = sorted(picks)
-    for index in range(MANY):
-        found = picks[originals[index % len(originals)]]
-        shutil.copy(found, coordinates / f"m{index:02d}_autopick.star")
-    one, many = (
-        relion.run([relion.extract(folder / f"{name}.star", "Picks/", f"Extract_{name}/")], folder)
-        for name in ("one", "all")
-    )
-    return 1e3 * (many - one) / (MANY - 1)

@@ -10,7 +10,7 @@ import numpy as np
 
 Kind = Literal["", "floor", "peer", "goal"]
 # Of times and memory less is better, of rates and shares more.
-LESS_IS_BETTER = ("s", "ms", "MB")
+LESS_IS_BETTER = ("s", "ms", "MB", "% of a core")
 
 
 @dataclass(frozen=True, kw_only=True)

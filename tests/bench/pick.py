@@ -1,6 +1,5 @@
 """Picking in one micrograph on one thread, with reading and writing of all files."""
 
-import time
 from pathlib import Path
 
 import msgspec
@@ -10,46 +9,36 @@ import torch
 from algorithms.formats import mrc
 from services.proc.requests import PickRequest
 from services.proc.tasks import autopick
-from tests.bench import data, relion
-from tests.bench.figures import Bench, median
-
-REPEATS = 3
-# RELION's own start is measured with one micrograph and taken off the time with these.
-MANY = 11
+from tests.bench import data, relion, sidebyside
+from tests.bench.figures import Bench
 
 
 def run(bench: Bench) -> None:
     """Measure milliseconds per micrograph beside RELION."""
-    folder = data.micrographs(bench)
-    values = data.recipe(1)
-    took = []
-    for path in sorted(folder.glob("m?.mrc")):
-        for _ in range(REPEATS):
-            begun = time.perf_counter()
-            pick_one(bench.folder, path)
-            took.append(time.perf_counter() - begun)
-    ours = 1e3 * median(took)
-    name = f"{values.nx} x {values.ny}, per micrograph"
-    floor = median([_floor(path) for path in sorted(folder.glob("m?.mrc")) * REPEATS])
-    bench.floor(name, ours, "ms", 1e3 * floor, "reading + one rfft2")
     absent = relion.missing(relion.PICK)
     if absent:
         bench.note(absent)
-        return
-    bench.say("RELION")
-    peer_folder = many_micrographs(bench.folder / "relion", folder)
-    tables = [peer_folder / "one.star", peer_folder / "all.star"]
-    one, many = (
-        relion.run([relion.pick(table, f"AutoPick_{table.stem}/")], peer_folder) for table in tables
+    for side, paths in ((1024, sidebyside.corrected(bench)), (4096, sidebyside.large(bench))):
+        _one_size(bench, side, paths, has_peer=not absent)
+
+
+def _one_size(bench: Bench, side: int, paths: list[Path], *, has_peer: bool) -> None:
+    name = f"{side} x {side}, per micrograph"
+
+    def ours() -> int:
+        for path in paths * (8 if side < 2048 else 1):
+            pick_one(bench.folder, path)
+        return len(paths) * (8 if side < 2048 else 1)
+
+    def peer(table: str) -> list[str]:
+        return relion.pick(folder / f"{table}.star", f"AutoPick_{table}/")
+
+    folder = sidebyside.relion_folder(bench.folder / f"relion{side}", paths)
+    sidebyside.compare(bench, name, ours, peer if has_peer else None, folder)
+    floor = sidebyside.floor_ms(
+        lambda: torch.fft.rfft2(torch.from_numpy(np.array(mrc.read(paths[0]))))
     )
-    peer = 1e3 * (many - one) / (MANY - 1)
-    bench.peer(name, ours, "ms", peer, f"{relion.version()} LoG")
-
-
-def _floor(micrograph: Path) -> float:
-    begun = time.perf_counter()
-    torch.fft.rfft2(torch.from_numpy(np.array(mrc.read(micrograph))))
-    return time.perf_counter() - begun
+    bench.floor(name, bench.section.figures[-1].value, "ms", floor, "reading + one rfft2")
 
 
 def pick_one(out: Path, micrograph: Path) -> Path:
@@ -69,16 +58,3 @@ def pick_one(out: Path, micrograph: Path) -> Path:
     output = autopick(msgspec.msgpack.encode(ask), out, out)
     (source,) = output.files
     return out / source
-
-
-def many_micrographs(folder: Path, source: Path) -> Path:
-    """Make a RELION folder with `MANY` micrographs, and tables of one and of all of them."""
-    (folder / "Micrographs").mkdir(parents=True)
-    originals = sorted(source.glob("m?.mrc"))
-    names = []
-    for index in range(MANY):
-        names.append(f"Micrographs/m{index:02d}.mrc")
-        (folder / names[-1]).symlink_to(originals[index % len(originals)])
-    relion.micrographs_star(folder / "one.star", names[:1])
-    relion.micrographs_star(folder / "all.star", names)
-    return folder

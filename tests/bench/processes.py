@@ -1,5 +1,6 @@
 """Real processes under measurement: how long they take to start, and how much memory they hold."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -38,6 +39,15 @@ def processor_s(pid: int) -> float:
     """Return the processor time a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and its children, whichever of its threads started them."""
+    children: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # the thread has ended meanwhile
+            children.update(map(int, (task / "children").read_text().split()))
+    return [pid, *sorted(children)]
 
 
 class Process:

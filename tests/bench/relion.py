@@ -88,17 +88,21 @@ def micrographs_star(path: Path, micrographs: Sequence[str]) -> Path:
     return path
 
 
-def motion(movies: Path, out: str, gain: Path | str) -> list[str]:
-    """Return the command that corrects movies as prep does: whole frame, dose-weighted, spectrum.
+def motion(
+    movies: Path, out: str, gain: Path | str, *, threads: int = 1, save_nodw: bool = True
+) -> list[str]:
+    """Return the command that corrects movies as prep does: patches, dose-weighted, spectrum.
 
-    One thread: with more, RELION 3.1 needs several times the processor time for small movies.
+    With more than one thread RELION 3.1 needs several times the processor time for small movies.
     """
     values = recipe(1)
     bfactor = 100.0 / values.pixel_size_A**2
-    command = [MOTION, "--i", str(movies), "--o", out, "--use_own", "--j", "1"]
-    command += ["--patch_x", "1", "--patch_y", "1", "--bfactor", f"{bfactor:g}"]
+    command = [MOTION, "--i", str(movies), "--o", out, "--use_own", "--j"]
+    command += [str(threads), "--patch_x", "5", "--patch_y", "5", "--bfactor", f"{bfactor:g}"]
     command += ["--dose_weighting", "--dose_per_frame", f"{values.dose_per_frame_e_A2:g}"]
-    command += ["--preexposure", "0", "--gainref", str(gain), "--save_noDW"]
+    command += ["--preexposure", "0"]
+    command += ["--gainref", str(gain)] if gain else []
+    command += ["--save_noDW"] if save_nodw else []
     return [*command, "--grouping_for_ps", str(round(4.0 / values.dose_per_frame_e_A2))]
 
 

@@ -20,7 +20,7 @@ from services.kit.paths import Layout
 from services.setup import set_up
 from tests.bench.figures import Bench, median, percentile
 from tests.bench.grown import SEED, long_recipe
-from tests.bench.processes import Process, memory_MB, processor_s, service
+from tests.bench.processes import Process, family, memory_MB, processor_s, service
 
 EXPOSURES, FULL = 2_000, 10_000
 SETTLE_S = 0.5  # as `coldstream process` has it
@@ -60,7 +60,7 @@ def run(bench: Bench) -> None:
         bench.say("idle")
         time.sleep(IDLE_S)
         idle = 100 * (_used(process) - used) / IDLE_S
-        bench.goal("idle, share of one core in percent", idle, "s", IDLE_PERCENT, "goal")
+        bench.goal("idle", idle, "% of a core", IDLE_PERCENT, "goal")
     bench.add("an idle poll, median", 1e3 * _idle_poll(raw, layout), "ms")
     _live(bench)
     bench.note(
@@ -118,23 +118,13 @@ def _wait(bench: Bench, process: Process, layout: Layout, count: int) -> float:
         if time.monotonic() > deadline or process.popen.poll() is not None:
             raise RuntimeError("mdcatch did not finish:\n" + process.log.read_text()[-1000:])
         bench.say(f"{process.log.read_text().count('movie.settled')} of {count} published")
-        peak_MB = max(peak_MB, sum(map(memory_MB, _family(process))))
+        peak_MB = max(peak_MB, sum(map(memory_MB, family(process.popen.pid))))
         time.sleep(0.1)
     return peak_MB
 
 
-def _family(process: Process) -> list[int]:
-    """Return the daemon and its parser."""
-    pid = process.popen.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    # The parser is started by the thread that watches.
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        children += (task / "children").read_text().split()
-    return [pid, *sorted({int(child) for child in children})]
-
-
 def _used(process: Process) -> float:
-    return sum(map(processor_s, _family(process)))
+    return sum(map(processor_s, family(process.popen.pid)))
 
 
 def _settled(layout: Layout) -> dict[str, float]:

@@ -328,7 +328,9 @@ def test_kill_loop_of_daemon_and_sender(box, tmp_path):
         daemon = start(DAEMON, box.folder, effects)
         sender = start(SENDER, box.folder, max(0, sent - 3), total)  # repeats some ids
         assert daemon.stdout is not None and daemon.stdout.readline() == "ready\n"
-        time.sleep(chance.uniform(0.02, 0.25) if kills < 25 else 5.0)
+        begun, patience_s = time.monotonic(), chance.uniform(0.02, 0.25) if kills < 25 else 5.0
+        while time.monotonic() - begun < patience_s and (sender.poll() is None or box.waiting()):
+            time.sleep(0.01)
         end_at = [daemon, sender]
         chance.shuffle(end_at)
         for process in end_at:

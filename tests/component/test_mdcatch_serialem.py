@@ -200,7 +200,7 @@ def test_movies_of_which_nothing_is_known_wait_and_say_so():
     assert not drive.state.exposures, "its mdoc may be a minute late"
     drive.run(30.0)
     assert drive.codes() == {"one": Code.NO_METADATA}
-    assert "overrides.pixel_size_A" in drive.state.exposures["one"].detail
+    assert "--pixel-size" in drive.state.exposures["one"].detail
     tree.put("one.tif.mdoc", mdoc(section("one.tif")))
     drive.run(10.0)
     assert len(drive.of(events.MovieSettled)) == 1 and drive.codes() == {}
@@ -224,6 +224,23 @@ def test_a_movie_whose_mdoc_never_comes_inherits_and_is_put_right_when_it_comes(
     assert (body.metadata, body.dose_e_A2, body.sources["dose_e_A2"]) == ("own", 44.0, "mdoc")
     again.run(100.0)
     assert len(again.of(events.MovieSettled)) == 1
+
+
+def test_a_tilt_whose_series_mdoc_comes_late_gets_its_place_in_the_series():
+    drive = Drive(config(), tree := MemoryTree())
+    for name in ("one", "two"):
+        tree.put(f"{name}.tif", MOVIE)
+    tree.put("one.tif.mdoc", mdoc(section("one.tif")))
+    drive.run(80.0)
+    assert [body.metadata for body in drive.of(events.MovieSettled)] == ["own", "inherited"]
+    tilts = [section(f"{name}.tif", number=n, kind="ZValue", TiltAngle=f"{3 * n}", ExposureDose="3")
+             for n, name in enumerate(("zero", "two"))]  # fmt: skip
+    title = "[T = SerialEM: Krios]\n\n[T =     Tilt axis angle = 84.3, binning = 1  spot = 6]"
+    tree.put("TS.mrc.mdoc", mdoc(*tilts, title=title, extra="ImageFile = TS.mrc\n"))
+    drive.run(20.0)
+    body = drive.of(events.MovieSettled)[-1]
+    assert (body.movie, body.tilt_series, body.tilt_index) == ("two", "TS.mrc.mdoc", 1)
+    assert (body.metadata, body.tilt_angle_deg, body.dose_e_A2) == ("own", 3.0, 3.0)
 
 
 def test_mdocs_and_movies_may_lie_on_different_roots():

@@ -44,11 +44,19 @@ from tests.native import (
     do,
     do_all,
     handed_over,
+    job_server,
     new_project,
     rows,
 )
 from tests.relion import Session, positions, shifts, spread
 from tests.system import sessions
+
+
+@pytest.fixture(scope="module", autouse=True)
+def jobs(tmp_path_factory):
+    """Do most jobs in one process; the chain, and those that die, have each their own."""
+    with job_server(tmp_path_factory.mktemp("jobs")):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +89,9 @@ def corrected(corrected_once, tmp_path):
 
 @pytest.fixture(scope="module")
 def chain(raw, tmp_path_factory):
-    """All jobs, done once; not to be changed."""
+    """All jobs, each as people start it; not to be changed."""
     project = new_project(tmp_path_factory.mktemp("chain") / "project", raw)
-    do_all(project)
+    do_all(project, alone=True)
     names = rows(project, CORRECTED).strings("rlnMicrographName")
     stems = {name: Path(name).stem.removesuffix("_fractions") for name in names}
     truth = {name: read_movie_truth(truth_folder(raw) / stem) for name, stem in stems.items()}
@@ -130,7 +138,7 @@ def test_the_chain_gives_what_a_live_session_gives(chain, raw, tmp_path):
     done = sessions.process(raw, live, *(word for one in options for word in ("--set", one)))
     assert done.returncode == 0, done.stderr
     ours, theirs = digests(chain.project), digests(live)
-    assert len(ours) == 10 * N_MOVIES
+    assert len(ours) == 11 * N_MOVIES
     assert ours == theirs
     for path in TABLES:
         own, peer = star.load(chain.project / path), star.load(live / path)
@@ -271,7 +279,7 @@ def test_new_movies_are_appended_and_done(small, tmp_path):
         assert f" 1 {'movies' if process == MOTION else 'micrographs'} done" in said[process].stdout
     after = digests(project)
     assert before.items() < after.items()
-    assert len(after) == 10 * N_MOVIES
+    assert len(after) == 11 * N_MOVIES
     particles = rows(project, PARTICLES, "particles")
     assert len(set(particles.strings("rlnMicrographName"))) == N_MOVIES
 

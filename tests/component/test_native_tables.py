@@ -28,12 +28,20 @@ from tests.native import (
     described,
     do,
     handed_over,
+    job_server,
     new_project,
     ran,
     rows,
 )
 from tests.relion import Session, positions
 from tests.system import sessions
+
+
+@pytest.fixture(scope="module", autouse=True)
+def jobs(tmp_path_factory):
+    """Do all jobs in one process."""
+    with job_server(tmp_path_factory.mktemp("jobs")):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +72,8 @@ def chain(tmp_path_factory):
         (MOTION, {"bin_factor": "0.5"}, "option bin_factor of .* is '0.5': .* between 1 and 16"),
         (MOTION, {"gain_rot": "left"}, "option gain_rot of .* is 'left'"),
         (MOTION, {"dose_per_frame": "0"}, "dose_per_frame .* is 0: dose weighting needs it"),
-        (MOTION, {"fn_defect": "x.txt"}, "fn_defect .* 'x.txt': .* executor relion"),
+        (MOTION, {"fn_defect": "x.txt"}, "x.txt, option fn_defect .* does not exist"),
+        (MOTION, {"patch_x": "many"}, "option patch_x of .* is 'many'"),
         (MOTION, {"other_args": "--fast 3"}, "other_args .* '--fast'; .*--do_at_most N"),
         (MOTION, {"other_args": "--do_at_most few"}, "--do_at_most 'few' must be a whole number"),
         (CTF, {"resmax": "40"}, "option resmax of .* is 40 and resmin 30"),

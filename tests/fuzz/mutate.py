@@ -112,6 +112,11 @@ def _zero(data: bytes, first: float, second: float, value: int) -> bytes:
     return data[:begin] + bytes(end - begin) + data[end:]
 
 
+def _wide(data: bytes, first: float, second: float, value: int) -> bytes:
+    """Write a text with two bytes for each character."""
+    return data.decode("utf-8", "replace").encode(("utf-16", "utf-16-be", "utf-16-le")[value % 3])
+
+
 # ---- XML that stays well formed
 
 
@@ -185,6 +190,7 @@ CHANGES: dict[str, Callable[[bytes, float, float, int], bytes]] = {
     "insert": _insert,
     "cut": _cut,
     "zero": _zero,
+    "wide": _wide,
 }
 SCALE = 2**16  # steps in which a place from 0 to 1 is chosen
 MAX_BYTES = 2**20  # what doubling may lead to

@@ -1,6 +1,6 @@
 """One target per parser; the files to begin with are the real samples, made small, and our own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,31 @@ from tests.metadata import Sample, one_of_each, samples
 LISTED = 4  # entries of a long list that are kept
 LONGEST = 60_000  # bytes of a file to begin with
 
+# Kinds of mdoc that no sample has: a series in one movie, many movies, an idoc of images.
+_SHOT = b"""TiltAngle = %d
+StagePosition = 1.5 -2.5
+PixelSpacing = 1.5
+ExposureDose = 2.5
+Binning = 0.5
+SubFramePath = X:\\a\\b_%d.tif
+NumSubFrames = 12
+FrameDosesAndNumber = 0.2 10  0.25 2
+FrameTSStartEndFrames = 0 11
+MultishotHoleAndPosition = -1 1 2
+DateTime = 25-Sep-2023  14:13:2%d
+TimeStamp = 12093574%d
+"""
+_HEAD = b"T = SerialEM: a D3946 25-Sep-23\nVoltage = 300\n"
+MDOCS = [
+    _HEAD + b"".join(b"[%s = %d]\n" % (kind, n) + _SHOT % (n, n, n, n) for kind, n in kinds)
+    for kinds in (
+        [(b"FrameSet", 0), (b"ZValue", 0), (b"ZValue", 1), (b"ZValue", 2)],
+        [(b"FrameSet", 0), (b"FrameSet", 1), (b"FrameSet", 2)],
+        [(b"Image", 0), (b"Image", 1)],
+        [(b"ZValue", 0), (b"MontSection", 0)],
+    )
+]
+
 EXPOSURE = "Images-Disc1/GridSquare_1/Data/FoilHole_1_Data_2_3_20240101_101010.xml"
 
 
@@ -39,7 +64,7 @@ def targets() -> list[Target]:
         _text("screening", parse_screening_session, "S.dm", "ScreeningSessionXml"),
         _text("grid-square", parse_grid_square, "GridSquare_1.dm", "GridSquareXml"),
         _text("atlas", parse_atlas, "Atlas.dm", "AtlasSessionXml"),
-        _text("mdoc", parse_mdoc, "a_20240101_101010.mrc.mdoc", "mdoc"),
+        _text("mdoc", parse_mdoc, "a_20240101_101010.mrc.mdoc", "mdoc", MDOCS),
         _window("mrc", parse_mrc, "a.mrc", _mrcs()),
         _window("tiff", parse_tiff, "a.tif", _tiffs()),
         _window("eer", parse_eer, "a.eer", [eer_file(), eer_file(sums=1)]),
@@ -54,9 +79,16 @@ def _suffix(data: bytes) -> str:
     return suffixes[sum(data[:64]) % len(suffixes)]
 
 
-def _text(name: str, function: Callable[[bytes, str], Record], path: str, kind: str) -> Target:
+def _text(
+    name: str,
+    function: Callable[[bytes, str], Record],
+    path: str,
+    kind: str,
+    made: Sequence[bytes] = (),
+) -> Target:
     seeds = [small(sample) for sample in one_of_each() if sample.expected["format"] == kind]
-    return Target(name, lambda data: function(data, path), seeds or [b"<a/>", b"a = 1\n"])
+    seeds = [*seeds, *made] or [b"<a/>", b"a = 1\n"]
+    return Target(name, lambda data: function(data, path), seeds)
 
 
 def _window(

@@ -145,7 +145,11 @@ def processed(raw, project, *more):
 
 SESSIONS = [
     pytest.param((401, {"pixel_size_A": 2.0, "n_frames": 16}), id="2.0A-1024px-16"),
-    pytest.param((402, {"pixel_size_A": 1.5, "n_frames": 24}), id="1.5A-1024px-24"),
+    pytest.param(
+        (402, {"pixel_size_A": 1.5, "n_frames": 24}),
+        id="1.5A-1024px-24",
+        marks=pytest.mark.slow,
+    ),
     pytest.param(
         (403, {"pixel_size_A": 1.0, "n_frames": 16, "nx": 2048, "ny": 2048}),
         id="1.0A-2048px-16",

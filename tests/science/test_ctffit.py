@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,48 +10,31 @@ import pytest
 import torch
 
 from algorithms import fourier
-from algorithms.ctf import Ctf, value
 from algorithms.ctffit import CtfFit, CtfFitOptions, fit_ctf, spectrum_of_image
 from algorithms.formats.gain import load_gain
 from algorithms.formats.movie import open_movie
 from algorithms.motion import MotionOptions, correct_movie
+from tests import ctf_images
+from tests.ctf_images import MICROSCOPE, optics
 from tests.shared import shared
 
-OPTIONS = CtfFitOptions(
-    voltage_kV=300.0, spherical_aberration_mm=2.7, amplitude_contrast=0.1, max_resolution_A=4.0
-)
+pytestmark = pytest.mark.usefixtures("one_thread")
+OPTIONS = replace(MICROSCOPE, max_resolution_A=4.0)
 
 
-def micrograph(
-    seed: int,
-    u: float,
-    v: float,
-    angle: float,
-    *,
-    snr: float,
-    b_A2: float,
-    pixel: float = 1.0,
-    phase_shift: float = 0.0,
-    size: int = 2048,
-) -> torch.Tensor:
+def micrograph(seed: int, u: float, v: float, angle: float, **other) -> torch.Tensor:
     """White specimen seen through a CTF, and white noise; SNR is the ratio of variances."""
-    generator = torch.Generator().manual_seed(seed)
-    ctf = Ctf(
-        defocus_u_A=u,
-        defocus_v_A=v,
-        angle_deg=angle,
-        voltage_kV=300.0,
-        spherical_aberration_mm=2.7,
-        amplitude_contrast=0.1,
-        phase_shift_deg=phase_shift,
-    )
-    sy, sx = fourier.frequencies((size, size), pixel)
-    s2 = sx * sx + sy * sy
-    spectrum = fourier.rfft2(torch.randn(size, size, generator=generator))
-    spectrum *= value(ctf, sx, sy) * torch.exp(-0.25 * b_A2 * s2) / (1 + 30 * s2.sqrt())
-    image = fourier.irfft2(spectrum, (size, size))
-    noise = torch.randn(size, size, generator=generator)
-    return image / image.std() * math.sqrt(snr) + noise
+    ctf = optics(u, v, angle, other.pop("phase_shift", 0.0))
+    return ctf_images.micrograph(seed, ctf, **other)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute as workers do: threads that wait for each other on a busy machine cost ten times."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def fit_image(image: torch.Tensor, pixel: float = 1.0, options: CtfFitOptions = OPTIONS) -> CtfFit:
@@ -62,50 +46,58 @@ def angle_error(fit: CtfFit, angle: float) -> float:
 
 
 # Defoci in A and angle, SNR, B; limits of defocus (A) and angle (degrees), preprocessing.md 9.4.
+# The last limit is 1.2 times the worst of 20 seeds: 100 A there are those of 3 seeds.
 CASES = [
     pytest.param((16000, 14500, 35), 0.05, 60, 60, 3, id="usual"),
     pytest.param((16000, 14500, 35), 0.05, 150, 120, 5, id="fading"),
     pytest.param((8000, 7800, -60), 0.03, 80, 120, 25, id="close to focus"),
     pytest.param((25000, 24000, 80), 0.03, 80, 150, 5, id="far from focus"),
-    pytest.param((12000, 12000, 0), 0.02, 80, 100, None, id="no astigmatism"),
+    pytest.param((12000, 12000, 0), 0.02, 80, 130, None, id="no astigmatism"),
 ]
+FEW = [0, 1]
+MANY = [pytest.param(range(20), marks=pytest.mark.slow, id="20 seeds")]
 
 
 @pytest.mark.parametrize(("truth", "snr", "b_A2", "limit_A", "limit_deg"), CASES)
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seeds", [pytest.param(FEW, id="2 seeds"), *MANY])
 def test_known_defocus(
-    seed: int,
+    seeds: Sequence[int],
     truth: tuple[float, float, float],
     snr: float,
     b_A2: float,
     limit_A: float,
     limit_deg: float | None,
 ) -> None:
-    fit = fit_image(micrograph(seed, *truth, snr=snr, b_A2=b_A2))
-    assert abs(fit.defocus_u_A - truth[0]) < limit_A
-    assert abs(fit.defocus_v_A - truth[1]) < limit_A
-    assert limit_deg is None or angle_error(fit, truth[2]) < limit_deg
-    assert fit.reliable and fit.doubts == ()
-    assert fit.score > 0.04
+    for seed in seeds:
+        fit = fit_image(micrograph(seed, *truth, snr=snr, b_A2=b_A2))
+        assert abs(fit.defocus_u_A - truth[0]) < limit_A, seed
+        assert abs(fit.defocus_v_A - truth[1]) < limit_A, seed
+        assert limit_deg is None or angle_error(fit, truth[2]) < limit_deg, seed
+        assert fit.reliable and fit.doubts == (), seed
+        assert fit.score > 0.04, seed
 
 
-def test_fit_resolution_follows_the_envelope() -> None:
-    def resolution(b_A2: float) -> float:
-        image = micrograph(1, 16000, 14500, 35, snr=0.05, b_A2=b_A2)
-        return fit_image(image).max_resolution_A
+@pytest.mark.parametrize("seeds", [pytest.param([1], id="1 seed"), *MANY])
+def test_fit_resolution_follows_the_envelope(seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        images = (micrograph(seed, 16000, 14500, 35, snr=0.05, b_A2=b) for b in (60, 150, 500))
+        fits = [fit_image(image) for image in images]
+        sharp, medium, blurred = (fit.max_resolution_A for fit in fits)
+        assert 2.5 < sharp < medium < blurred <= 25.0, seed
+        assert sharp < 4.8 and blurred > 6.0, seed
+        sharp, medium, blurred = (fit.cross_validated_A for fit in fits)
+        assert 2.5 < sharp < medium < blurred <= 25.0, seed
 
-    sharp, medium, blurred = (resolution(b) for b in (60.0, 150.0, 500.0))
-    assert 2.5 < sharp < medium < blurred <= 25.0
-    assert sharp < 4.5 and blurred > 6.0
 
-
-@pytest.mark.parametrize("seed", range(4))
-def test_noise_is_not_reliable(seed: int) -> None:
-    noise = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(seed))
-    fit = fit_image(noise)
-    assert not fit.reliable
-    assert "noise" in fit.doubts
-    assert fit.significance < 6.0
+@pytest.mark.parametrize("seeds", [pytest.param(range(4), id="4 seeds"), *MANY])
+def test_noise_is_not_reliable(seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        noise = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(seed))
+        fit = fit_image(noise)
+        assert not fit.reliable, seed
+        assert "noise" in fit.doubts, seed
+        assert fit.significance < 6.0, seed
+        assert fit.cross_validated_A > 10.0, seed
 
 
 @pytest.mark.parametrize("pixel", [0.5, 1.4, 2.5])
@@ -116,14 +108,16 @@ def test_pixel_sizes(pixel: float) -> None:
     assert fit.max_resolution_A >= 2.0 * pixel
 
 
+@pytest.mark.parametrize("seeds", [pytest.param([0], id="1 seed"), *MANY])
 @pytest.mark.parametrize("shift", [0.0, 30.0, 90.0])
-def test_phase_plate(shift: float) -> None:
+def test_phase_plate(shift: float, seeds: Sequence[int]) -> None:
     options = replace(OPTIONS, find_phase_shift=True)
-    image = micrograph(0, 12000, 11500, 20, snr=0.05, b_A2=60, phase_shift=shift, size=1536)
-    fit = fit_image(image, options=options)
-    assert abs((fit.phase_shift_deg - shift + 90.0) % 180.0 - 90.0) < 3.0
-    assert 0.0 <= fit.phase_shift_deg < 180.0
-    assert abs(fit.defocus_u_A - 12000) < 100 and abs(fit.defocus_v_A - 11500) < 100
+    for seed in seeds:
+        image = micrograph(seed, 12000, 11500, 20, snr=0.05, b_A2=60, phase_shift=shift)
+        fit = fit_image(image, options=options)
+        assert abs((fit.phase_shift_deg - shift + 90.0) % 180.0 - 90.0) < 3.0, seed
+        assert 0.0 <= fit.phase_shift_deg < 180.0, seed
+        assert abs(fit.defocus_u_A - 12000) < 100 and abs(fit.defocus_v_A - 11500) < 100, seed
 
 
 def test_overfocus_is_seen() -> None:
@@ -147,6 +141,7 @@ def test_movie_of_ordinary_dose(index: int) -> None:
         motion = MotionOptions(pixel_size_A=2.0, voltage_kV=300.0, dose_per_frame=1.0)
         corrected = correct_movie(movie, gain, motion, seed=0)
     options = replace(OPTIONS, max_resolution_A=5.0)
+    assert corrected.power_spectrum is not None
     fit = fit_ctf(corrected.power_spectrum, corrected.ps_pixel_size_A, options)
     errors = [fit.defocus_u_A - truth["defocus_u"], fit.defocus_v_A - truth["defocus_v"]]
     assert math.hypot(*errors) / math.sqrt(2.0) < 100.0
@@ -197,7 +192,9 @@ def test_blank_and_streaked_spectra_do_not_crash() -> None:
     drifting = fourier.rfft2(image) * torch.exp(-60.0 * (sx + 0.5 * sy) ** 2)
     drifting += fourier.rfft2(torch.randn(1024, 1024, generator=torch.Generator().manual_seed(9)))
     fit = fit_image(fourier.irfft2(drifting, (1024, 1024)))
-    assert math.isfinite(fit.defocus_u_A) and math.isfinite(fit.score)
+    # Rings are left across the drift only, and tell the defocus still.
+    assert abs(fit.defocus_u_A - 15000) < 400 and abs(fit.defocus_v_A - 14000) < 400
+    assert math.isfinite(fit.score)
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:

@@ -6,9 +6,12 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 
+from algorithms.ctf import Ctf
 from algorithms.extraction import BoxSizes, ExtractOptions, box_sizes, extract
 from algorithms.formats import mrc, star
+from algorithms.windows import gather
 
 RNG = np.random.default_rng(4)
 SIZES = {"box_px": 60, "scaled_px": 40, "bg_radius_px": 15}
@@ -39,9 +42,11 @@ def one_particle(image, x, y, options):
             source_y = min(max(round(y) - box // 2 + row, 0), ny - 1)
             window[row, column] = image[source_y, source_x]
     spectrum = np.fft.rfft2(window) * (small / box) ** 2
-    rows = [*range(small // 2), *range(box - small // 2, box)]
+    # Of the two Nyquist rows the positive one stays, as in RELION.
+    rows = [*range(small // 2 + 1), *range(box - small // 2 + 1, box)]
     spectrum = spectrum[rows, : small // 2 + 1]
-    ky, kx = np.fft.fftfreq(small)[:, None] * small, np.arange(small // 2 + 1)
+    orders = [*range(small // 2 + 1), *range(1 - small // 2, 0)]
+    ky, kx = np.array(orders)[:, None], np.arange(small // 2 + 1)
     spectrum *= np.exp(2j * np.pi * (kx * (x - round(x)) + ky * (y - round(y))) / box)
     return np.fft.irfft2(spectrum, s=(small, small))
 
@@ -217,8 +222,9 @@ def test_many_particles_go_through_in_batches(monkeypatch):
     image = micrograph()
     x, y = whole_pixels(30)
     whole = extract(image, x, y, 1.0, ExtractOptions(**SIZES)).images
-    monkeypatch.setattr("algorithms.extraction.BATCH_PIXELS", 7 * 60**2)
-    np.testing.assert_allclose(extract(image, x, y, 1.0, ExtractOptions(**SIZES)).images, whole)
+    monkeypatch.setattr("algorithms.extraction.BATCH_PIXELS", {"cpu": 7 * 60**2})
+    again = extract(image, x, y, 1.0, ExtractOptions(**SIZES)).images
+    np.testing.assert_allclose(again, whole, atol=1e-5)
 
 
 @pytest.mark.relion
@@ -262,10 +268,111 @@ def test_whole_extraction_is_relions(tmp_path):
     assert star.load(tmp_path / "P" / "p.star")["optics"].floats("rlnImagePixelSize")[
         0
     ] == pytest.approx(ours.pixel_size_A)
-    # RELION 3.1 keeps the other of the two Nyquist rows; all the rest must agree.
-    spectra = [np.fft.fft2(stack) for stack in (theirs, ours.images.numpy())]
-    for spectrum in spectra:
-        spectrum[:, 20] = 0
-    first, second = (np.fft.ifft2(spectrum).real for spectrum in spectra)
-    relative = np.linalg.norm(first - second, axis=(1, 2)) / np.linalg.norm(first, axis=(1, 2))
-    assert relative.max() < 0.01
+    assert relative_rms(ours.images.numpy(), theirs).max() < 1e-5
+
+
+def relative_rms(ours, theirs):
+    return np.linalg.norm(ours - theirs, axis=(1, 2)) / np.linalg.norm(theirs, axis=(1, 2))
+
+
+CTF = {
+    "voltage_kV": 300.0,
+    "spherical_aberration_mm": 2.7,
+    "amplitude_contrast": 0.1,
+    "defocus_u_A": 12_000.0,
+    "defocus_v_A": 10_000.0,
+    "angle_deg": 30.0,
+}
+
+
+@pytest.mark.relion
+@pytest.mark.skipif(not HAVE_RELION, reason="RELION is not here")
+@pytest.mark.parametrize(
+    ("flags", "options"),
+    [
+        ("--premultiply_ctf", {}),
+        ("--phase_flip", {"phase_flip": True}),
+        ("--premultiply_ctf --ctf_intact_first_peak", {"intact_first_peak": True}),
+        ("--premultiply_ctf --premultiply_extract_size 160", {"ctf_box_px": 160}),
+        ("--no_ramp", {"ctf": None, "ramp": False}),
+    ],
+)
+def test_options_are_relions(tmp_path, flags, options):
+    image = micrograph()
+    # Away from the border: beyond it RELION 3.1 has other pixels where it applies the CTF.
+    x, y = np.array([80.0, 130.0, 180.0]), np.array([90.0, 100.0, 110.0])
+    mrc.write(tmp_path / "m.mrc", image, 1.1)
+    optics = {"rlnOpticsGroupName": ["a"], "rlnOpticsGroup": [1], "rlnVoltage": [300.0]}
+    optics |= {"rlnMicrographPixelSize": [1.1], "rlnMicrographOriginalPixelSize": [1.1]}
+    optics |= {"rlnSphericalAberration": [2.7], "rlnAmplitudeContrast": [0.1]}
+    row = {"rlnMicrographName": ["m.mrc"], "rlnOpticsGroup": [1], "rlnPhaseShift": [0.0]}
+    row |= {"rlnDefocusU": [12_000.0], "rlnDefocusV": [10_000.0], "rlnDefocusAngle": [30.0]}
+    tables = {"optics": star.Table.of(optics), "micrographs": star.Table.of(row)}
+    star.save(tmp_path / "mics.star", tables, version=30001)
+    picks = star.Table.of({"rlnCoordinateX": x, "rlnCoordinateY": y})
+    star.save(tmp_path / "m_autopick.star", {"": picks}, version=30001)
+    command = "relion_preprocess --i mics.star --coord_dir ./ --coord_suffix _autopick.star"
+    command += " --part_star P/p.star --part_dir P/ --extract --extract_size 120 --scale 80"
+    command += f" --norm --bg_radius 25 --invert_contrast {flags}"
+    subprocess.run(command.split(), cwd=tmp_path, capture_output=True, check=True)
+    sizes = {"box_px": 120, "scaled_px": 80, "bg_radius_px": 25, "ctf": Ctf(**CTF)}
+    ours = extract(image, x, y, 1.1, ExtractOptions(**sizes | options)).images.numpy()
+    assert relative_rms(ours, mrc.read(tmp_path / "P" / "m.mrcs")).max() < 1e-5
+
+
+def test_the_number_of_threads_changes_nothing(monkeypatch):
+    monkeypatch.setattr("algorithms.extraction.BATCH_PIXELS", {"cpu": 3 * 60**2})
+    image, before = micrograph(), torch.get_num_threads()
+    x, y = np.random.default_rng(1).uniform(20, 180, (2, 40))
+    options = ExtractOptions(**SIZES, white_dust=2.5)
+    one, two, three = (extract(image, x, y, 1.0, options, threads=n, seed=5) for n in (1, 2, 3))
+    np.testing.assert_array_equal(one.images, two.images)
+    np.testing.assert_array_equal(one.images, three.images)
+    assert one.statistics == two.statistics == three.statistics
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("kind", ["float16", "int16", "uint8", "float64"])
+def test_micrographs_of_any_type(kind):
+    image = np.clip(np.rint(micrograph()), 0, 255)
+    x, y = whole_pixels(12)
+    options = ExtractOptions(**SIZES)
+    reference = extract(image.astype(np.float32), x, y, 1.0, options).images
+    found = extract(image.astype(kind), x, y, 1.0, options).images
+    np.testing.assert_array_equal(found, reference)
+    tensor = extract(torch.from_numpy(image.astype(np.float32)), x, y, 1.0, options).images
+    np.testing.assert_array_equal(tensor, reference)
+
+
+def test_a_device_gathers_as_the_processor_does():
+    image = micrograph()
+    x, y = (values.astype(np.int64) for values in whole_pixels(12))
+    cut = gather(image, x, y, 60, 40.0)
+    np.testing.assert_allclose(gather(torch.from_numpy(image), x, y, 60, 40.0), cut, atol=1e-5)
+
+
+def test_large_levels_and_ramps_leave_no_trace():
+    rows, columns = np.mgrid[:200, :260]
+    noise = RNG.normal(0, 1, (200, 260))
+    image = (20_000 + 5 * rows - 3 * columns + noise).astype(np.float32)
+    x, y = [60.3, 130.0, 200.2], [100.0, 90.4, 110.0]
+    found = extract(image, x, y, 1.0, ExtractOptions(**SIZES)).images.numpy().astype(np.float64)
+    axis = np.arange(40) - 20
+    outside = np.hypot(axis[:, None], axis[None, :]) > 15
+    assert np.abs(found[:, outside].mean(1)).max() < 1e-4
+    assert np.abs(found[:, outside].std(1) - 1).max() < 1e-4
+
+
+def test_a_smaller_window_is_the_middle_of_the_scaled_image():
+    image = micrograph()
+    x, y = whole_pixels(6)
+    plain = {"normalise": False, "invert": False}
+    whole = extract(image, x, y, 1.0, ExtractOptions(**SIZES, **plain))
+    part = extract(image, x, y, 1.0, ExtractOptions(**SIZES, **plain, window_px=30))
+    np.testing.assert_array_equal(part.images, whole.images[:, 5:35, 5:35])
+    assert part.pixel_size_A == whole.pixel_size_A
+    small = ExtractOptions(**SIZES | {"bg_radius_px": 12}, window_px=30)
+    images = extract(image, x, y, 1.0, small).images.numpy()
+    axis = np.arange(30) - 15
+    outside = np.hypot(axis[:, None], axis[None, :]) > 12
+    assert np.abs(images[:, outside].mean(1)).max() < 1e-4

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from algorithms.simulate.recipe import Recipe, load_recipe
 from algorithms.simulate.session import simulate_session
+from services.kit.ledger import Ledger
+from services.kit.paths import Layout
 
 # Pixels of 4.5 A end at 9 A: the 6 A limit of real sessions would refuse every micrograph.
 SETTINGS = ["--set", "proc__select_mics__select_maxval=30", "--particle-diameter", "260"]
@@ -134,6 +136,16 @@ class Live:
             self.popen.kill()
             self.popen.wait()
         self._log.close()
+
+
+def done(project: Path) -> int:
+    """Return how many movies have gone all the way; asked often, so no process is started."""
+    ledger = Ledger(Layout(project))
+    try:
+        ledger.update()
+        return ledger.counts("proc").done
+    finally:
+        ledger.close()
 
 
 def wait_for(condition, limit_s: float, what: str) -> None:

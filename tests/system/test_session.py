@@ -10,6 +10,8 @@ import tifffile
 from algorithms.formats import star
 from tests.system import sessions
 
+# Where a handful of movies is enough: each worker that starts loads all algorithms.
+ONE_WORKER = ("--workers", "1")
 NAME = "FoilHole_9_Data_8_7_20261120_1200{:02d}"
 
 
@@ -50,14 +52,14 @@ def test_live_stop_and_go_on(raw30: Path, undisturbed: dict, tmp_path: Path) -> 
     up = ("up", "--project", project, *sessions.SETTINGS, "--settle", "0.5")
     live = sessions.Live(*up, "--raw", raw, log=tmp_path / "log")
     try:
-        sessions.wait_for(lambda: done(project) >= 3, 60, "three movies done")
+        sessions.wait_for(lambda: sessions.done(project) >= 3, 60, "three movies done")
         assert live.interrupt() < 10
-        before = done(project)
+        before = sessions.done(project)
         for path in files:
             if path not in half:
                 copy(path, raw30, raw)
         live = sessions.Live(*up, log=tmp_path / "log")  # knows its raw folder
-        sessions.wait_for(lambda: done(project) == 30, 120, "all movies done")
+        sessions.wait_for(lambda: sessions.done(project) == 30, 120, "all movies done")
         assert live.interrupt() < 10
     finally:
         live.end()
@@ -78,14 +80,6 @@ def copy(path: Path, source: Path, target: Path) -> None:
     new = target / path.relative_to(source)
     new.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(path, new)
-
-
-def done(project: Path) -> int:
-    """Return how many movies have gone all the way."""
-    result = sessions.coldstream("status", "--project", project, "--json")
-    if result.returncode:
-        return 0
-    return sessions.json.loads(result.stdout)["stages"]["proc"]["done"]
 
 
 def test_broken_files(raw30: Path, tmp_path: Path) -> None:
@@ -120,7 +114,7 @@ def test_broken_files(raw30: Path, tmp_path: Path) -> None:
     stem6 = NAME.format(6)
     tifffile.imwrite(data / f"{stem6}_fractions.tiff", np.ascontiguousarray(frames[:, :200, :300]))
     project = tmp_path / "project"
-    result = sessions.process(raw, project)
+    result = sessions.process(raw, project, *ONE_WORKER)
     assert result.returncode == 0, result.stdout + result.stderr
     ledger = sessions.status(project)
     found = {
@@ -142,7 +136,7 @@ def test_another_diameter_redoes_picking_only(tmp_path: Path) -> None:
     """Changed settings rerun what lies below them and nothing else; refused ones are retried."""
     raw = sessions.simulate(tmp_path / "Simulated4", n_exposures=4)
     project = tmp_path / "project"
-    assert sessions.process(raw, project).returncode == 0
+    assert sessions.process(raw, project, *ONE_WORKER).returncode == 0
     motion = {p: p.stat().st_mtime_ns for p in project.glob("MotionCorr/job*/Movies/**/*.mrc")}
     picks = {p: p.read_text() for p in project.glob("AutoPick/job*/Movies/**/*.star")}
     assert len(motion) == 3 * 4 and len(picks) == 4

@@ -19,6 +19,8 @@ DM4 = dm_file(np.zeros((2, 3), np.float32))
     [
         (IMAGE, ("a.xml", "a.dm", "a", "a.tif"), "epu_xml"),
         (b"\xef\xbb\xbf \n" + IMAGE[22:], ("a.xml", "a"), "epu_xml"),
+        (IMAGE.decode().encode("utf-16"), ("a.xml", "a"), "epu_xml"),
+        (b"\xfe\xff" + "<SampleXml/>".encode("utf-16-be"), ("Sample.dm", "a"), "SampleXml"),
         (b"<e:MicroscopeImage xmlns:e='urn:e'/>", ("a.xml",), "epu_xml"),
         (b"<Acquisition/>", ("a_Fractions.xml", "a.xml", "a"), "epu_fractions_xml"),
         (b"<EpuSessionXml/>", ("EpuSession.dm", "a.xml"), "EpuSessionXml"),
@@ -47,6 +49,9 @@ def test_the_content_decides(content: bytes, names: tuple[str, ...], format: str
         (b"hello", "a.txt", Code.UNSUPPORTED),
         (bytes(300), "a", Code.UNSUPPORTED),
         (b"hello", "a.xml", Code.XML_BROKEN),
+        ("hello".encode("utf-16"), "a", Code.UNSUPPORTED),
+        (b"\xff\xfe\0\xdc\0\0", "a", Code.UNSUPPORTED),
+        (MDOC.decode().encode("utf-16"), "a.mdoc", Code.BAD_HEADER),
         (b"<svg/>", "a.xml", Code.UNSUPPORTED),
         (b"<svg>", "a.svg", Code.UNSUPPORTED),
         (b"<!DOCTYPE svg><svg/>", "a.xml", Code.XML_DTD),

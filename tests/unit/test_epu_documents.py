@@ -119,6 +119,16 @@ def test_a_lacey_grid_lists_its_holes_under_another_name():
         assert record.flags == []
 
 
+def test_nan_is_a_number_that_is_not_set():
+    hole = HOLE.replace("<Z>0</Z>", "<Z>NaN</Z>")
+    record = parse(squares(hole), "GridSquare_42.dm")
+    assert record.sections[0]["stage_um"] is None
+    assert record.sections[0]["center_px"] == (10.5, 20.0)
+    session = "<Name>NaN</Name><ClusteringRadius>NaN</ClusteringRadius><TiltAngle>NaN</TiltAngle>"
+    record = parse(dm("EpuSessionXml", session), "EpuSession.dm")
+    assert record.fields.keys() == {"software_version", "session_name"}
+
+
 def test_of_two_lists_the_one_with_holes_counts():
     entry = f"<m_serializationArray><KV>{HOLE}</KV></m_serializationArray>"
     inside = f"<TargetLocationsEfficient/><TargetLocations>{entry}</TargetLocations>"
@@ -194,6 +204,22 @@ def test_a_session_says_what_it_says_and_keeps_what_has_no_field():
     assert record.get("presets")["Atlas"]["exposure_time_s"] is None
 
 
+def test_a_preset_given_twice_is_right_nowhere():
+    one = "<KV><key>Hole</key><value><Optics><SpotIndex>5</SpotIndex></Optics></value></KV>"
+    for other, is_refused in ((one, False), (one.replace("5", "6"), True)):
+        inside = f"<MicroscopeSettings><KeyValuePairs>{one}{other}</KeyValuePairs>"
+        content = dm(
+            "EpuSessionXml",
+            f"<Samples><_items><SampleXml>{inside}</MicroscopeSettings></SampleXml></_items>"
+            "</Samples>",
+        )
+        if is_refused:
+            with pytest.raises(Refused, match="preset 'Hole' is given twice"):
+                parse(content, "EpuSession.dm")
+        else:
+            assert parse(content, "EpuSession.dm").get("presets")["Hole"]["spot_index"] == 5
+
+
 @pytest.mark.parametrize(
     ("text", "degrees"), [("0", 0.0), ("-0.5235987755982988", -30.0), ("-30", -30.0), ("55", 55.0)]
 )
@@ -238,6 +264,13 @@ def test_fractions_are_summed_and_counted():
     assert record.unknown == {"ImageSize": "4096"} and record.flags == []
 
 
+def test_a_binning_that_is_no_number_costs_only_itself():
+    content = fraction_table().replace(b"<ImageSize>", b"<Binning>1x1</Binning><ImageSize>")
+    record = parse(content, "a.xml")
+    assert record.get("binning") is None and record.get("n_frames") == 2
+    assert record.notes[0].startswith("left out: binning")
+
+
 def test_a_bad_checksum_or_a_missing_fraction_shows():
     assert parse(fraction_table(2, ("Valid", "Bad")), "a.xml").get("all_checksums_valid") is False
     assert parse(fraction_table(3), "a.xml").flags == ["frames_mismatch"]
@@ -245,14 +278,67 @@ def test_a_bad_checksum_or_a_missing_fraction_shows():
     assert none.get("all_checksums_valid") is None and none.flags == ["frames_mismatch"]
 
 
+def test_fractions_are_in_the_order_of_their_numbers():
+    def listed(*numbers: int) -> bytes:
+        each = "<Fraction><Index>{0}</Index><NumberOfFrames>1{0}</NumberOfFrames></Fraction>"
+        inside = "".join(map(each.format, numbers))
+        return f"<Acquisition><Info/><Fractions>{inside}</Fractions></Acquisition>".encode()
+
+    assert parse(listed(0, 1, 2), "a").get("raw_frames_per_fraction") == (10, 11, 12)
+    assert parse(listed(2, 0, 1), "a").get("raw_frames_per_fraction") == (10, 11, 12)
+
+
+def test_a_table_without_fractions_yet_has_no_number_of_them():
+    record = parse(fraction_table(0, ()), "a.xml")
+    assert record.get("n_frames") is None and record.get("all_checksums_valid") is None
+
+
+def test_of_namesakes_the_one_of_the_documents_namespace_counts():
+    own, other = "<Name>own</Name>", '<o:Name xmlns:o="urn:o">other</o:Name>'
+    for inside in (own + other, other + own):
+        assert parse(dm("EpuSessionXml", inside), "a.dm").get("session_name") == "own"
+    assert parse(dm("EpuSessionXml", other), "a.dm").get("session_name") == "other"
+    assert parse(dm("EpuSessionXml", own + own), "a.dm").get("session_name") == "own"
+    with pytest.raises(Refused, match="Name is given twice"):
+        parse(dm("EpuSessionXml", own + own.replace("own", "another")), "a.dm")
+
+
+def test_namesakes_are_compared_with_all_that_is_in_them():
+    def session(*inside: str) -> bytes:
+        return dm("EpuSessionXml", "".join(f"<Samples>{one}</Samples>" for one in inside))
+
+    sample = "<_items><SampleXml a='1' b='2'><GridType>Au</GridType></SampleXml></_items>"
+    turned = sample.replace("a='1' b='2'", "b='2' a='1'").replace("Au", " Au ")
+    assert parse(session(sample, turned), "a.dm").get("grid_type") == "Au"
+    for other in (sample.replace("Au", "Cu"), sample.replace("'2'", "'3'"), "", sample * 2):
+        with pytest.raises(Refused, match="Samples is given twice"):
+            parse(session(sample, other), "a.dm")
+    # A namespace that is no whole address: canonical XML does not know it.
+    odd = '<SampleXml xmlns:i="i"><Name/><Name i:n="1"/></SampleXml>'
+    with pytest.raises(Refused, match="Name is given twice"):
+        parse(odd.encode(), "Sample.dm")
+
+
+def test_namesakes_cannot_make_a_small_document_a_long_work():
+    entry = "<KV><key>1</key><value/></KV>"
+    nodes = f"<KeyValuePairs>{entry * 2000}</KeyValuePairs>" * 2
+    tiles = "<TileXml><Nodes z:Ref='5' i:nil='true'/></TileXml>" * 500
+    atlas = f"<Nodes z:Id='5'>{nodes}</Nodes><Atlas><TilesEfficient><_items>{tiles}</_items>"
+    with pytest.raises(Refused, match="references"):
+        parse(dm("AtlasSessionXml", f"{atlas}</TilesEfficient></Atlas>"), "Atlas.dm")
+
+
 @pytest.mark.parametrize(
     ("content", "code"),
     [
         (b"", Code.EMPTY_FILE),
+        (b"<Acquisition><Info/><Info/></Acquisition>", Code.XML_BROKEN),
+        (fraction_table().replace(b"<Checksum>", b"<Checksum/><Checksum>"), Code.XML_BROKEN),
         (squares(HOLE)[:-3], Code.TRUNCATED),
         (squares(HOLE).replace(b"7</key>", b"\0</key>"), Code.XML_BROKEN),
         (squares(HOLE).replace(b"1E-06", b"1E+99"), Code.OUT_OF_RANGE),
-        (squares(HOLE).replace(b"1E-06", b"NaN"), Code.OUT_OF_RANGE),
+        (squares(HOLE).replace(b"1E-06", b"nan"), Code.OUT_OF_RANGE),
+        (squares(HOLE).replace(b"1E-06", b"1,5"), Code.OUT_OF_RANGE),
         (squares(HOLE).replace(b"10.5", b"1e999"), Code.OUT_OF_RANGE),
         (dm("EpuSessionXml", "<ClusteringRadius>-1</ClusteringRadius>"), Code.OUT_OF_RANGE),
         (dm("EpuSessionXml", f"<Name>{'x' * 2000}</Name>"), Code.OUT_OF_RANGE),

@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from mdcatch.parsers.epuxml import Kind, classify, parse_epu_image, parse_image
+from mdcatch.parsers.epuxml import Kind, classify, parse_epu_image
 from mdcatch.parsers.limits import MAX_XML_BYTES, Bounds, integer, number
 from mdcatch.parsers.record import Record
 from services.kit.errors import Code, Refused
@@ -32,21 +32,6 @@ def test_every_real_file_is_classified():
     for path, expected, _ in samples("epu"):
         assert classify(str(path), path.read_bytes()[:2048]) == expected["kind"], path.name
         assert classify(path.name, b"<html><body>") == Kind.OTHER
-
-
-def test_the_watchers_form_says_what_the_record_says():
-    for path, expected, _ in samples("epu/epu3.8.1_falcon4i_eer"):
-        image = parse_image(path.read_bytes())
-        assert image.dose_e_A2 == pytest.approx(expected["total_dose_e_per_A2"], rel=1e-4)
-        assert image.pixel_size_A == pytest.approx(expected["pixel_size_A"], rel=1e-4)
-        assert image.n_frames_estimate == expected["n_frames_estimate"]
-        assert [image.image_width_px, image.image_height_px] == expected["image_size_px"]
-        assert image.acquired_at is not None and image.other
-    record, image = read(factor=2), parse_image(image_xml(factor=2))
-    assert image.movie_size_px == record.get("movie_size_px") == (128, 96)
-    assert image.pixel_size_A == record.get("pixel_size_A") == pytest.approx(0.5)
-    assert image.dose_per_frame_e_A2 == record.get("dose_per_frame_e_per_A2")
-    assert parse_image(b"<MicroscopeImage/>") == type(image)()
 
 
 def test_unknown_keys_are_kept_and_known_ones_are_not_repeated():
@@ -97,7 +82,8 @@ def test_place_and_kind_come_from_the_name():
 
 def test_a_name_that_is_not_epus_leaves_the_kind_to_the_content():
     assert parse_epu_image(image_xml(), "renamed.xml").kind == "exposure"
-    assert parse_epu_image(image_xml(frames=None), "renamed.xml").kind == "other"
+    other = parse_epu_image(image_xml(frames=None), "renamed.xml")
+    assert other.kind == "other" and "pixel_size_A" not in other.fields
     table = parse_epu_image(image_xml(), f"{stem()}_Fractions.xml")
     assert table.kind == "exposure" and table.flags == ["kind_conflict"]
 
@@ -115,6 +101,9 @@ def test_fractions_that_are_listed_are_counted_with_their_lengths():
     record = parse_epu_image(content, NAME)
     assert record.get("n_frames") == 3
     assert record.get("raw_frames_per_fraction") == (68, 68, 82)
+    assert record.flags == []
+    gap = parse_epu_image(content.replace(b">69<", b">70<"), NAME)
+    assert gap.flags == ["frames_mismatch"] and gap.get("n_frames") == 3
     backwards = content.replace(b">218<", b">100<")
     with pytest.raises(Refused, match="raw_frames_per_fraction"):
         parse_epu_image(backwards, NAME)
@@ -139,6 +128,72 @@ def test_eer_frames_are_an_estimate_and_never_rounded_down():
     assert record.get("dose_per_frame_e_per_A2") == pytest.approx(40.0 / 794)
     assert record.get("movie_format") == "eer" and "take the real number" in record.notes[0]
     assert eer(Camera__FrameRate="0").get("n_frames_estimate") is None
+
+
+def test_frames_are_estimated_for_eer_alone():
+    single = read(frames=None, extra=pair("Detectors[EF-CCD].FrameRate", "300"))
+    assert single.get("n_frames_estimate") is None
+    assert single.get("dose_per_frame_e_per_A2") is None
+    assert any("no FractionationSettings" in note for note in single.notes)
+
+
+def test_the_number_of_fractions_may_be_spelled_right():
+    content = image_xml().replace(b"NumberOffractions", b"NumberOfFractions")
+    assert parse_epu_image(content, NAME).get("n_frames") == 4
+
+
+def without_factor(camera: str, counting: str = "true", factor: int = 0) -> Record:
+    content = image_xml(factor=factor).replace(b"<Name>EF-CCD", f"<Name>{camera}".encode())
+    return parse_epu_image(content.replace(b">true<", f">{counting}<".encode()), NAME)
+
+
+@pytest.mark.parametrize(
+    ("camera", "counting", "factor", "pixel"),
+    [
+        ("EF-CCD", "true", 0, None),  # half of the image's, if it was super-resolution
+        ("BM-Orius", "true", 0, None),
+        ("EF-CCD", "false", 0, 1.0),
+        ("EF-CCD", "false", 2, 1.0),  # super-resolution exists only in counting
+        ("BM-Falcon", "true", 0, 1.0),
+        ("EF-Falcon", "true", 0, 1.0),
+        ("EF-CCD", "true", 1, 1.0),
+        ("EF-CCD", "true", 2, 0.5),
+    ],
+)
+def test_a_pixel_that_depends_on_what_is_not_said_is_unknown(
+    camera: str, counting: str, factor: int, pixel: float | None
+):
+    record = without_factor(camera, counting, factor)
+    assert record.get("super_resolution_factor") == (factor or None)
+    assert record.get("pixel_size_A") == (pixel and pytest.approx(pixel))
+    size = None if pixel is None else (round(64 / pixel), round(48 / pixel))
+    assert record.get("movie_size_px") == size
+    assert record.flags == ([] if pixel else ["super_resolution_unknown"])
+    assert record.get("image_pixel_size_A") == pytest.approx(1.0)
+    assert record.get("n_frames") == 4
+
+
+@pytest.mark.parametrize(
+    ("prefix", "symbol", "known"),
+    [("1", "m", True), ("0", "m", True), ("1", "1/m", False), ("-9", "m", False), ("1", "", True)],
+)
+def test_a_pixel_that_is_not_in_metres_is_left_out(prefix: str, symbol: str, known: bool):
+    named = "<u:_x003C_{0}_x003E_k__BackingField>{1}</u:_x003C_{0}_x003E_k__BackingField>"
+    inside = named.format("PrefixExponent", prefix) + named.format("Symbol", symbol)
+    unit = f"</numericValue><unit xmlns:u='urn:u'>{inside}</unit>"
+    record = parse_epu_image(image_xml().replace(b"</numericValue>", unit.encode()), NAME)
+    assert ("image_pixel_size_A" in record.fields) is known
+    assert ("pixel_size_A" in record.fields) is known
+    assert record.flags == ([] if known else ["unit_unknown"])
+    assert record.get("total_dose_e_per_A2") == pytest.approx(40.0)
+
+
+def test_the_time_that_stands_for_none_is_none():
+    unset = image_xml().replace(b"2026-11-20T10:15:02.1234567+00:00", b"0001-01-01T00:00:00")
+    record = parse_epu_image(unset, NAME)
+    assert record.get("acquisition_time") is None and record.flags == []
+    never = parse_epu_image(image_xml().replace(b"2026-11-20T10", b"1899-11-20T10"), NAME)
+    assert never.get("acquisition_time") is None and never.flags == ["time_unreadable"]
 
 
 def test_a_compressed_movie_is_a_tiff():
@@ -198,6 +253,9 @@ def test_nan_is_unknown_where_nothing_depends_on_it_and_refused_where_it_does():
     record = parse_epu_image(content, NAME)
     assert not {"stage_um", "beam_diameter_um"} & set(record.fields)
     assert record.flags == ["not_a_number"] and len(record.notes) == 2
+    listed = parse_epu_image(image_xml(extra=pair("DoseOnCamera", "NaN")), NAME)
+    assert "dose_on_camera_e_per_image_px" not in listed.fields
+    assert listed.flags == ["not_a_number"] and listed.get("total_dose_e_per_A2") is not None
     for changes in ({"pixel_m": "NaN"}, {"voltage_V": "NaN"}, {"beam_shift": (float("nan"), 0)}):
         with pytest.raises(Refused):
             read(**changes)
@@ -247,6 +305,13 @@ XXE = b'<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]><MicroscopeImage
     [
         (b"", Code.EMPTY_FILE),
         (b" \n", Code.EMPTY_FILE),
+        (b"\xef\xbb\xbf", Code.EMPTY_FILE),
+        (b"\xef\xbb\xbf \r\n", Code.EMPTY_FILE),
+        (b"\xff\xfe", Code.EMPTY_FILE),
+        (b"\xef\xbb", Code.TRUNCATED),
+        (b"\xef\xbb\xbf<", Code.TRUNCATED),
+        (b"abc", Code.XML_BROKEN),
+        (b"\0", Code.XML_BROKEN),
         (BOMB, Code.XML_DTD),
         (XXE, Code.XML_DTD),
         (b"<a>" * 65 + b"</a>" * 65, Code.XML_TOO_LARGE),
@@ -258,7 +323,10 @@ XXE = b'<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]><MicroscopeImage
         (b"<MicroscopeImage><a>", Code.TRUNCATED),
         (b"<MicroscopeImage>&lol;</MicroscopeImage>", Code.XML_BROKEN),
         (b"<MicroscopeImage></wrong>", Code.XML_BROKEN),
-        ("<MicroscopeImage/>".encode("utf-16"), Code.XML_BROKEN),
+        ("<MicroscopeImage><a>".encode("utf-16"), Code.TRUNCATED),
+        (BOMB.decode().encode("utf-16"), Code.XML_DTD),
+        (b"\xff\xfe" + b"<\0\x00\xdcM\0", Code.XML_BROKEN),  # half a pair of surrogates
+        (b"\xff\xfe" + b"<\0k\0/\0>\0" * 50_001, Code.XML_TOO_LARGE),
         (b"<Acquisition/>", Code.XML_BROKEN),
         (b"\x00" * 5000, Code.XML_BROKEN),
     ],
@@ -293,6 +361,14 @@ def test_a_key_given_twice_with_two_values_is_refused():
     )
     with pytest.raises(Refused, match="Dose"):
         parse_epu_image(image_xml(extra=extra), NAME)
+
+
+def test_a_key_in_both_lists_with_two_values_is_refused_if_it_is_used():
+    for key, value in (("SuperResolutionFactor", "2"), ("FractionationSettings", "")):
+        with pytest.raises(Refused, match=key):
+            read(extra=pair(key, value))
+    record = read(extra=pair("ApplyDefinedShutter", "true"))
+    assert record.unknown == {"ApplyDefinedShutter": "true"}
 
 
 def test_numbers_are_plain_ascii_within_bounds():

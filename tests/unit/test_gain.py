@@ -7,6 +7,8 @@ import tifffile
 from algorithms.formats import mrc
 from algorithms.formats.errors import FormatError
 from algorithms.formats.gain import load_gain
+from tests.eer_files import big_tiff
+from tests.header_files import dm_file
 
 PATTERN = 0.5 + np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -56,6 +58,68 @@ def test_super_resolution_gain_for_a_counting_movie(tmp_path):
     expected = np.ones((3, 4))
     expected[0, 0], expected[2, 3] = 1.5, 0  # a block with a defect is a defect
     np.testing.assert_array_equal(load_gain(tmp_path / "gain.mrc", (3, 4)), expected)
+
+
+def test_the_gain_of_an_eer_camera_is_used_as_it_is_stored(tmp_path):
+    tifffile.imwrite(tmp_path / "a.gain", PATTERN)
+    read = load_gain(tmp_path / "a.gain", (3, 4), is_eer=True)
+    np.testing.assert_array_equal(read, PATTERN)
+    fine = load_gain(tmp_path / "a.gain", (6, 8), is_eer=True)
+    np.testing.assert_array_equal(fine[::2, ::2], PATTERN)
+
+
+@pytest.mark.parametrize("suffix", [".mrc", ".tif", ".dm4"])
+def test_any_other_gain_of_an_eer_movie_divides(tmp_path, suffix):
+    pattern = PATTERN.copy()
+    pattern[1, 2] = 0
+    path = tmp_path / f"gain{suffix}"
+    if suffix == ".mrc":
+        mrc.write(path, pattern, 1.0)
+    elif suffix == ".tif":
+        tifffile.imwrite(path, pattern[::-1])
+    else:
+        path.write_bytes(dm_file(pattern[::-1]))
+    expected = np.zeros((3, 4))
+    expected[pattern > 0] = pattern.mean() / pattern[pattern > 0]
+    read = load_gain(path, (3, 4), is_eer=True)
+    np.testing.assert_allclose(read, expected, rtol=1e-6)
+    np.testing.assert_array_equal(load_gain(path, (3, 4)), pattern)
+    fine = load_gain(path, (6, 8), is_eer=True)
+    np.testing.assert_allclose(fine[1::2, 1::2], expected, rtol=1e-6)
+
+
+def test_an_eer_gain_of_twice_the_size(tmp_path):
+    """For one that divides the sum of a block is meant; of one that multiplies, the mean."""
+    fine = np.random.default_rng(1).uniform(0.8, 1.2, (6, 8)).astype(np.float32)
+    fine[5, 7] = 0
+    sums = fine.reshape(3, 2, 4, 2).sum((1, 3))
+    sums[2, 3] = 0  # a block with a defect is a defect
+    mrc.write(tmp_path / "gain.mrc", fine, 1.0)
+    expected = np.divide(sums.mean(), sums, out=np.zeros((3, 4), np.float32), where=sums > 0)
+    found = load_gain(tmp_path / "gain.mrc", (3, 4), is_eer=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    tifffile.imwrite(tmp_path / "a.gain", fine)
+    np.testing.assert_allclose(
+        load_gain(tmp_path / "a.gain", (3, 4), is_eer=True), sums / 4, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_dm_file_is_turned_upside_down(tmp_path, version):
+    path = tmp_path / f"gain.dm{version}"
+    path.write_bytes(dm_file(PATTERN, version=version))
+    np.testing.assert_array_equal(load_gain(path, (3, 4)), PATTERN[::-1])
+
+
+def test_what_is_no_gain(tmp_path):
+    path = tmp_path / "a.eer"
+    path.write_bytes(big_tiff([bytes(8)] * 3, (48, 64)))
+    with pytest.raises(FormatError, match="an EER movie is no gain reference"):
+        load_gain(path, (48, 64))
+    path = tmp_path / "a.dm4"
+    path.write_bytes(b"no DM4 file")
+    with pytest.raises(FormatError, match="BAD_HEADER"):
+        load_gain(path, (48, 64))
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (3, 8), (6, 4), (5, 7), (3, 3)])

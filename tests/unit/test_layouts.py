@@ -8,7 +8,6 @@ from mdcatch.book import Book
 from mdcatch.config import MdcatchConfig
 from mdcatch.layouts import Software, place, recognise
 from mdcatch.roots import RootConfig, file_system, is_other_session, roots_of
-from mdcatch.service import Status
 from mdcatch.status import overview
 from mdcatch.stimuli import Override
 from services.kit import events
@@ -288,6 +287,7 @@ def test_a_session_that_is_renamed_is_not_published_again():
     assert {b.path for b in drive.of(events.MovieMoved)} == {
         f"{new}/{DATA}/{stem(number=n)}_fractions.tiff" for n in range(2)
     }
+    assert all((b.link, b.below) == (None, b.path) for b in drive.of(events.MovieMoved))
     assert drive.of(events.MovieSettled)[2].path.startswith(new)
     assert drive.codes() == {}
     again = drive.restarted(config("/visit"), tree)
@@ -359,4 +359,31 @@ def test_a_person_accepts_a_movie_without_metadata_and_ignores_another():
     (body,) = again.of(events.MovieSettled)
     assert body.movie.endswith(stem(number=1)) and body.metadata == "operator"
     assert body.sources["pixel_size_A"] == "operator" and body.dose_e_A2 == 40.0
-    assert again.state.count()[Status.WAITING] == 2, "the decision is remembered"
+    assert again.codes() == {stem(number=0): Code.NO_MOVIE, stem(number=2): Code.IGNORED}
+    again.source.tell(Override(movie=f"{DATA}/{stem(number=2)}", ignore=False))
+    again.run(70.0)
+    assert again.of(events.MovieSettled)[1].movie == f"{DATA}/{stem(number=2)}"
+
+
+def test_what_a_person_leaves_open_stays_as_it_was_decided():
+    tree = MemoryTree()
+    movie, other = f"{DATA}/{stem()}_fractions.tiff", f"{DATA}/{stem()}_Fractions.mrc"
+    for path in (movie, other):
+        tree.put(path, MOVIE)
+    drive = Drive(config(f"/raw/{SESSION}"), tree)
+    drive.run(5.0)
+    one = f"{DATA}/{stem()}"
+    drive.source.tell(Override(movie=one, choose=other))
+    drive.source.tell(Override(movie=one, ignore=True))
+    tree.put(f"{one}.xml", image_xml())
+    drive.run(10.0)
+    assert drive.codes()[stem()] == Code.IGNORED and not drive.of(events.MovieSettled)
+    decided = drive.state.overrides[one]
+    assert (decided.choose, decided.ignore, decided.accept) == (other, True, None)
+    drive.source.tell(Override(movie=one, ignore=False))
+    drive.run(10.0)
+    (body,) = drive.of(events.MovieSettled)
+    assert body.path == other, "the movie that was chosen before"
+    drive.source.tell(Override(movie="no/such", ignore=True))
+    drive.source.tell(Override(movie=one, ignore=False))
+    assert drive.run(2.0) == []

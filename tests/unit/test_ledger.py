@@ -216,3 +216,16 @@ def test_a_journal_that_is_just_being_made_is_waited_for(books, ledger):
     books.layout.journal("prep").unlink()
     go_through(books, "m1")
     assert ledger.update() and ledger.counts("prep").done == 1
+
+
+def test_a_movie_that_is_refused_after_it_was_processed_does_not_keep_a_session_open(books, ledger):
+    go_through(books, "m1", "m2")
+    books.add("mdcatch", MovieRefused(movie="m1", code=Code.TRUNCATED, detail="replaced by half"))
+    ledger.update()
+    assert ledger.at_rest()
+    books.add("prep", ResultsOutdated(stage="motioncorr", movies=("m2",)))
+    ledger.update()
+    assert not ledger.at_rest()
+    books.add("prep", MicrographRefused(movie="m2", stage="motioncorr", code="POISON", detail="x"))
+    ledger.update()
+    assert ledger.at_rest(), "proc has what prep has not any more"

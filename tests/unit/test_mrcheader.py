@@ -157,7 +157,9 @@ def test_a_cleared_bit_is_unknown_not_zero(name: str) -> None:
 def test_frames_are_the_sections_and_the_dose_of_a_movie_is_not_guessed() -> None:
     record = parse(sum_file(nz=5))
     assert (record.kind, record.get("n_frames")) == ("movie", 5)
+    assert record.get("pixel_size_A") == record.get("image_pixel_size_A")
     assert record.get("pixel_size_A") == pytest.approx(0.85)
+    assert record.get("movie_size_px") == record.get("image_size_px") == (8, 6)
     assert record.get("total_dose_e_per_A2") is None
     assert float(record.unknown["Dose"]) == 47.5e20
 
@@ -171,6 +173,10 @@ def test_complete_is_told_by_the_length(mode: int, order: str, nx: int) -> None:
     assert (whole.get("mode"), whole.get("n_frames")) == (mode, 3)
     assert whole.get("movie_size_px") == (nx, 6)
     assert whole.get("pixel_size_A") == pytest.approx(1.5)
+    assert not any("behind" in note for note in whole.notes)
+    longer = parse(mrc_file(mode=mode, order=order, nx=nx, nz=3) + bytes(5))
+    assert longer.get("complete") is True
+    assert "5 bytes stand behind the last section" in longer.notes
     cut = parse(mrc_file(mode=mode, order=order, nx=nx, nz=3, missing=1))
     assert cut.get("complete") is False
     assert cut.get("n_frames") == 3
@@ -226,7 +232,7 @@ def test_values_that_are_not_needed_are_left_out(name: str, value: Any) -> None:
     assert any(note.startswith("left out") for note in record.notes)
 
 
-@pytest.mark.parametrize("days", [math.nan, math.inf, -5.0, 0.0, 1e300])
+@pytest.mark.parametrize("days", [math.nan, math.inf, -5.0, 0.0, 7.0, 80_000.0, 1e300])
 def test_a_time_that_makes_no_sense_is_unknown(days: float) -> None:
     assert parse(sum_file(values={**VALUES, "Timestamp": days})).get("acquisition_time") is None
 

@@ -26,15 +26,14 @@ def test_the_program_gets_the_job_folder(label):
 @pytest.mark.parametrize(
     "label",
     [
-        "relion.class2d",
         "relion.class3d",
         "relion.initialmodel",
         "relion.refine3d",
         "relion.select.class2dauto",
         "relion.select.interactive",
-        "relion.autopick.topaz.pick",
+        "relion.autopick.topaz.train",
         "relion.autopick.ref2d",
-        "relion.extract.reextract",
+        "relion.extract.helical",
         "relion.postprocess",
         "relion.maskcreate",
         "relion.motioncorr.motioncor2",

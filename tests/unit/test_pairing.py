@@ -185,10 +185,10 @@ def test_broken_metadata_is_refused_after_stuck_s_and_published_once_it_is_repai
 @pytest.mark.parametrize(
     ("changes", "code", "word"),
     [
-        ({"pixel_m": None}, Code.MISSING_FIELD, "overrides.pixel_size_A"),
-        ({"voltage_V": None}, Code.MISSING_FIELD, "overrides.voltage_kV"),
-        ({"dose_e_m2": None}, Code.MISSING_FIELD, "overrides.dose_e_A2"),
-        ({"dose_e_m2": "0"}, Code.MISSING_FIELD, "overrides.dose_e_A2"),
+        ({"pixel_m": None}, Code.MISSING_FIELD, "--pixel-size"),
+        ({"voltage_V": None}, Code.MISSING_FIELD, "the site's file"),
+        ({"dose_e_m2": None}, Code.MISSING_FIELD, "--dose"),
+        ({"dose_e_m2": "0"}, Code.MISSING_FIELD, "--dose"),
         ({"width": 128}, Code.GEOMETRY_MISMATCH, "64 x 48"),
         ({"factor": 2}, Code.GEOMETRY_MISMATCH, "128 x 96"),
         ({"pixel_m": "5e-8"}, Code.OUT_OF_RANGE, "pixel_size_A"),

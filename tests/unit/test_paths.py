@@ -2,11 +2,18 @@
 
 import os
 import stat
+import subprocess
 
 import pytest
 
 from services.kit.errors import Misuse
-from services.kit.paths import Layout, file_system_of, refuse_network_file_system
+from services.kit.paths import (
+    Layout,
+    atomic_write,
+    file_system_of,
+    refuse_network_file_system,
+    remove_unfinished,
+)
 
 MOUNTS = """\
 /dev/sda1 / ext4 rw 0 0
@@ -114,3 +121,20 @@ def test_a_relative_project_does_not_move_with_the_working_folder(tmp_path, monk
     layout = Layout("P")
     monkeypatch.chdir("/")
     assert layout.project == tmp_path / "P" and os.path.isabs(layout.hidden)
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
+    layout = Layout(tmp_path)
+    job = tmp_path / "Extract" / "job006"
+    job.mkdir(parents=True)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = job / f".particles.star.{gone.pid}-0123456789ab.tmp"
+    alive = job / f".particles.star.{os.getppid()}-0123456789ab.tmp"
+    foreign = job / ".something.tmp"
+    for path in (left, alive, foreign, job / "particles.star"):
+        path.write_text("")
+    assert remove_unfinished(layout) == 1
+    assert sorted(job.iterdir()) == sorted([alive, foreign, job / "particles.star"])
+    atomic_write(job / "particles.star", "new")
+    assert (job / "particles.star").read_text() == "new" and len(list(job.iterdir())) == 3

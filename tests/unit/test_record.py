@@ -75,6 +75,8 @@ def test_what_is_kept(key: str, value: object, kept: object):
         ("acquisition_time", "yesterday"),
         ("acquisition_time", "2020-02-06 17:06:46"),
         ("acquisition_time", "2020-13-06T17:06:46"),
+        ("acquisition_time", "0001-01-01T00:00:00"),
+        ("acquisition_time", "1601-01-01T00:00:00"),
         ("acquisition_time", 1.0),
     ],
 )

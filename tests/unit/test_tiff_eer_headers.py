@@ -304,6 +304,19 @@ def test_units_decide() -> None:
     assert any("furlong" in note for note in record.notes)
 
 
+@pytest.mark.parametrize("dose", ["e/pixel", "e-/px", "electrons / pixel", "E/Pixel", ""])
+@pytest.mark.parametrize(("time", "pixel"), [("s", "nm"), ("seconds", "nm"), ("Sec", "NM")])
+def test_units_are_spelled_in_many_ways(dose: str, time: str, pixel: str) -> None:
+    items = {**EER_ITEMS, "exposureTime": ("0.5", time), "totalDose": ("3", dose)}
+    items["meanDoseRate"] = ("6", f"{dose}/{time}" if dose else "")
+    items["sensorPixelSize.width"] = items["sensorPixelSize.height"] = ("0.1", pixel)
+    record = eer(eer_file(3, items))
+    assert record.get("exposure_time_s") == 0.5
+    assert record.get("total_dose_e_per_px") == 3.0
+    assert record.get("dose_rate_e_per_px_s") == 6.0
+    assert record.get("pixel_size_A") == pytest.approx(1.0)
+
+
 def test_what_the_document_does_not_say_is_unknown() -> None:
     for content in (eer_file(3, {}), eer_file(3, document=b"")):
         record = eer(content)

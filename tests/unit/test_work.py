@@ -132,7 +132,7 @@ def test_the_key_is_of_stage_code_and_every_part(monkeypatch):
         content_key("motioncorr", b"request"),
         content_key("motioncorr", b"requestdigest"),
     }
-    monkeypatch.setattr(work, "CODE_VERSION", "2")
+    monkeypatch.setattr(work, "CODE_VERSION", "another")
     others.add(content_key("motioncorr", b"request", "digest"))
     assert key not in others and len(others) == 6
 

@@ -1,0 +1,235 @@
+"""RELION's file set of one iteration: reading.
+
+Source: refinement.md section 8.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from algorithms.formats import mrc, star
+from algorithms.refine.sampling import Sampling
+from algorithms.refine.types import (
+    DataSet,
+    Model,
+    Moments,
+    OpticsGroup,
+    Particles,
+    RefineError,
+)
+
+
+class Stacks:
+    """Particle images in MRC stacks.
+
+    Parameters
+    ----------
+    names
+        `number@stack` of each particle, numbers from 1.
+    folder
+        What the stacks' paths are relative to.
+    """
+
+    def __init__(self, names: list[str], folder: Path):
+        self._folder = folder
+        self._number = np.empty(len(names), np.int64)
+        stacks: dict[str, int] = {}
+        self._stack = np.empty(len(names), np.int64)
+        for row, name in enumerate(names):
+            number, at, path = name.partition("@")
+            if not at or not number.isdigit():
+                raise RefineError(f"particle {row + 1}: {name!r} is not NUMBER@STACK")
+            self._number[row] = int(number) - 1
+            self._stack[row] = stacks.setdefault(path, len(stacks))
+        self._paths = list(stacks)
+        self._open: dict[int, np.ndarray] = {}
+        self._box = mrc.read_header(self._folder / self._paths[0]).nx if self._paths else 0
+
+    @property
+    def box(self) -> int:
+        """Edge of the images, px."""
+        return self._box
+
+    def read(self, indices: np.ndarray) -> Tensor:
+        """Return images `[B, N, N]` float32."""
+        out = np.empty((len(indices), self._box, self._box), np.float32)
+        for stack in np.unique(self._stack[indices]):
+            mine = np.flatnonzero(self._stack[indices] == stack)
+            out[mine] = self._sections(int(stack))[self._number[indices[mine]]]
+        return torch.from_numpy(out)
+
+    def _sections(self, stack: int) -> np.ndarray:
+        if stack not in self._open:
+            path = self._folder / self._paths[stack]
+            header = mrc.read_header(path)
+            if (header.nx, header.ny) != (self._box, self._box):
+                raise RefineError(
+                    f"{path}: images of {header.nx} x {header.ny} px, not {self._box} x {self._box}"
+                )
+            if len(self._open) >= 512:
+                self._open.pop(next(iter(self._open)))
+            self._open[stack] = np.memmap(
+                path,
+                header.dtype,
+                "r",
+                header.data_offset,
+                (header.nz, header.ny, header.nx),
+            )
+        return self._open[stack]
+
+
+def read_data(path: Path, folder: Path) -> DataSet:
+    """Return the particles of a `_data.star` or `particles.star`; images below a folder."""
+    blocks = star.load(path)
+    rows, optics = blocks["particles"], blocks["optics"]
+    n = len(rows)
+    names = rows.strings("rlnImageName")
+
+    def floats(label: str, default: float = 0.0) -> np.ndarray:
+        return rows.floats(label) if label in rows.columns else np.full(n, default)
+
+    def ints(label: str) -> np.ndarray:
+        return rows.ints(label) if label in rows.columns else np.ones(n, np.int64)
+
+    numbers = {number: row for row, number in enumerate(optics.ints("rlnOpticsGroup"))}
+    offsets = np.stack([floats("rlnOriginXAngst"), floats("rlnOriginYAngst")], axis=1)
+    particles = Particles(
+        psi_deg=floats("rlnAnglePsi"),
+        offset_A=offsets,
+        classes=ints("rlnClassNumber") - 1,
+        norm=floats("rlnNormCorrection", 1.0),
+        log_likelihood=floats("rlnLogLikeliContribution"),
+        pmax=floats("rlnMaxValueProbDistribution"),
+        significant=ints("rlnNrOfSignificantSamples"),
+        group=_groups(rows, n)[0],
+        optics=np.array([numbers[one] for one in ints("rlnOpticsGroup")]),
+        defocus_u_A=floats("rlnDefocusU"),
+        defocus_v_A=floats("rlnDefocusV"),
+        defocus_angle_deg=floats("rlnDefocusAngle"),
+        phase_shift_deg=floats("rlnPhaseShift"),
+        bfactor_A2=floats("rlnCtfBfactor"),
+        ctf_scale=floats("rlnCtfScalefactor", 1.0),
+    )
+    groups = [
+        OpticsGroup(name=name, voltage_kV=kv, spherical_aberration_mm=cs, amplitude_contrast=q0)
+        for name, kv, cs, q0 in zip(
+            optics.strings("rlnOpticsGroupName"),
+            optics.floats("rlnVoltage"),
+            optics.floats("rlnSphericalAberration"),
+            optics.floats("rlnAmplitudeContrast"),
+            strict=True,
+        )
+    ]
+    pixel = float(optics.floats("rlnImagePixelSize")[0])
+    return DataSet(particles=particles, images=Stacks(names, folder), optics=groups, pixel_A=pixel)
+
+
+def _groups(rows: star.Table, n: int) -> tuple[np.ndarray, list[str]]:
+    """Return the group of each particle and the groups' names: one for each micrograph."""
+    for label in ("rlnGroupName", "rlnMicrographName"):
+        if label in rows.columns:
+            names, group = np.unique(rows.strings(label), return_inverse=True)
+            return group, [str(name) for name in names]
+    return np.zeros(n, np.int64), ["group"]
+
+
+def group_names(rows: star.Table) -> list[str]:
+    """Return the names of the groups that share an intensity scale."""
+    return _groups(rows, len(rows))[1]
+
+
+def read_model(root: Path) -> Model:
+    """Return the model of an iteration, `root` being `.../run_itNNN`."""
+    blocks = star.load(root.with_name(f"{root.name}_model.star"))
+    general, classes = blocks["model_general"], blocks["model_classes"]
+
+    def number(label: str) -> float:
+        return float(general.floats(label)[0])
+
+    k, box = int(number("rlnNrClasses")), int(number("rlnOriginalImageSize"))
+    pixel, shells = number("rlnPixelSize"), box // 2 + 1
+    spectra = [blocks[f"model_class_{n + 1}"] for n in range(k)]
+    noise = torch.zeros((int(number("rlnNrOpticsGroups")), shells), dtype=torch.float64)
+    for group in range(len(noise)):
+        table = blocks[f"model_optics_group_{group + 1}"]
+        noise[group, torch.as_tensor(table.ints("rlnSpectralIndex"))] = torch.as_tensor(
+            table.floats("rlnSigma2Noise")
+        )
+
+    def rows(label: str) -> Tensor:
+        columns = [
+            one.floats(label) if label in one.columns else np.zeros(shells) for one in spectra
+        ]
+        return torch.as_tensor(np.stack(columns))
+
+    def column(label: str, default: float = 0.0) -> Tensor:
+        values = classes.floats(label) if label in classes.columns else np.full(k, default)
+        return torch.as_tensor(values)
+
+    resolution = number("rlnCurrentResolution")
+    references = mrc.read(root.with_name(f"{root.name}_classes.mrcs")).astype(np.float32)
+    return Model(
+        pixel_A=pixel,
+        references=torch.from_numpy(references.reshape(k, box, box)),
+        fractions=column("rlnClassDistribution"),
+        prior_offset_A=torch.stack(
+            [column("rlnClassPriorOffsetX"), column("rlnClassPriorOffsetY")], dim=1
+        ),
+        noise=noise,
+        sigma_offset_A=number("rlnSigmaOffsetsAngst"),
+        mean_norm=number("rlnNormCorrectionAverage"),
+        scales=torch.as_tensor(blocks["model_groups"].floats("rlnGroupScaleCorrection")),
+        tau2=rows("rlnReferenceTau2"),
+        ssnr=rows("rlnSsnrMap"),
+        coverage=rows("rlnFourierCompleteness"),
+        sigma2=rows("rlnReferenceSigma2"),
+        resolution_shell=round(box * pixel / resolution),
+        current_size=int(number("rlnCurrentImageSize")),
+        accuracy_deg=column("rlnAccuracyRotations"),
+        accuracy_A=column("rlnAccuracyTranslationsAngst"),
+        orientability=rows("rlnSpectralOrientabilityContribution"),
+        sampling=_sampling(root),
+        tau2_fudge=number("rlnTau2FudgeFactor"),
+        iteration=int(root.name[-3:]),
+        log_likelihood=number("rlnLogLikelihood"),
+        mean_pmax=number("rlnAveragePmax"),
+        moments=_moments(root, k, box),
+        group_names=blocks["model_groups"].strings("rlnGroupName"),
+    )
+
+
+def _sampling(root: Path) -> Sampling:
+    path = root.with_name(f"{root.name}_sampling.star")
+    if not path.exists():
+        return Sampling(psi_step_deg=10.0, offset_range_A=10.0, offset_step_A=2.0)
+    table = star.load(path)["sampling_general"]
+
+    def number(label: str) -> float:
+        return float(table.floats(label)[0])
+
+    return Sampling(
+        psi_step_deg=number("rlnPsiStep"),
+        offset_range_A=number("rlnOffsetRange"),
+        offset_step_A=number("rlnOffsetStep"),
+        perturbation=number("rlnSamplingPerturbInstance"),
+        factor=number("rlnSamplingPerturbFactor"),
+    )
+
+
+def _moments(root: Path, k: int, box: int) -> Moments | None:
+    path = root.with_name(f"{root.name}_1moment.mrcs")
+    if not path.exists():
+        return None
+    first = _complex(mrc.read(path), box)
+    second = _complex(mrc.read(root.with_name(f"{root.name}_2moment.mrcs")), box).real
+    return Moments(first=first.reshape(2, k, -1), second=second.reshape(k, -1).contiguous())
+
+
+def _complex(stack: np.ndarray, box: int) -> Tensor:
+    """Return interleaved, centred half planes as `[n, flattened half spectrum]`."""
+    size = 2 * box
+    values = torch.from_numpy(np.ascontiguousarray(stack, np.float32)).reshape(-1, size, size + 2)
+    pairs = torch.view_as_complex(values.reshape(-1, size, size // 2 + 1, 2).contiguous())
+    return torch.fft.ifftshift(pairs, dim=1).reshape(len(pairs), -1)

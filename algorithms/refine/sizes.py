@@ -1,0 +1,47 @@
+"""How much of the transforms takes part in an iteration.
+
+Source: refinement.md section 2.6.
+"""
+
+import math
+
+from torch import Tensor
+
+from algorithms.refine.types import Model, Options
+
+LEAST_SHELL = 5
+INCREMENT = 10
+_COARSE = 1.5  # of the coarse pass, for references in 2D
+
+
+def resolution_shell(ssnr: Tensor) -> int:
+    """Return the shell up to which the data outweigh the prior, of spectra `[K, S]`."""
+    best = LEAST_SHELL
+    for row in ssnr:
+        below = (row[1:] < 1.0).nonzero()
+        first = int(below[0, 0]) + 1 if len(below) else len(row)
+        best = max(best, first - 1)
+    return min(best, ssnr.shape[1] - 1)
+
+
+def current_size(model: Model) -> int:
+    """Return the edge of the window for the next iteration, px."""
+    box, increment = model.box, INCREMENT
+    if model.mean_pmax > 0.1 and model.has_high_fsc:
+        increment = round(0.25 * box / 2)
+    return min(2 * (model.resolution_shell + increment), box)
+
+
+def coarse_size(model: Model, options: Options, size: int) -> int:
+    """Return the edge of the window of the first pass, px: as fine as its steps can tell."""
+    edge_A = model.box * model.pixel_A
+    if options.strict_highres_A > 0.0:
+        return min(2 * round(edge_A / options.strict_highres_A), size)
+    step = model.sampling.psi_step / 360.0
+    resolution = step * math.pi * options.particle_diameter_A / _COARSE
+    return min(2 * math.ceil(edge_A / resolution), size)
+
+
+def first_filter_A(box: int, pixel_A: float) -> float:
+    """Return the low-pass filter of first references where none is given: 0.07 of sampling."""
+    return box * pixel_A / round(0.07 * box)

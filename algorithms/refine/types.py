@@ -1,0 +1,250 @@
+"""What a refinement knows between two iterations, and what it is told to do.
+
+Source: refinement.md sections 1 to 4 and 8.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from algorithms.refine.geometry import shell_counts
+from algorithms.refine.sampling import Sampling
+
+
+class RefineError(ValueError):
+    """Something that cannot be refined; the message names it and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to refine; names in brackets are RELION's.
+
+    Parameters
+    ----------
+    n_classes
+        K.
+    iterations
+        Last iteration.
+    gradient
+        VDAM instead of EM [--grad].
+    particle_diameter_A
+        Of the masks [--particle_diameter].
+    tau2_fudge
+        T, weight of the data over the prior.
+    zero_mask
+        Fill what is outside of the particle with the mean of the background, else with noise.
+    ctf, norm, scale, center_classes, flatten_solvent
+        Whether to do so.
+    adaptive_fraction
+        Share of the weight that the second pass looks at.
+    max_significants
+        Poses of the first pass that are kept at most; 0: RELION's choice.
+    strict_highres_A
+        Limit of the resolution of both passes; 0: none [--strict_highres_exp].
+    ini_high_A
+        Low-pass filter of the first references; 0: by the box.
+    inactivity
+        VDAM: share of the mean class size below which a class is replaced.
+    mu
+        VDAM: what the scalars keep of their old values.
+    seed
+        Of everything that is drawn.
+    batch
+        Particles in one matrix product.
+    memory_bytes
+        Of the largest temporary arrays, about.
+    exact_offset_prior
+        Offsets of the prior in A throughout; False does as RELION does (quirk 1).
+    """
+
+    n_classes: int
+    iterations: int
+    particle_diameter_A: float
+    gradient: bool = False
+    tau2_fudge: float = 2.0
+    zero_mask: bool = True
+    ctf: bool = True
+    norm: bool = True
+    scale: bool = True
+    center_classes: bool = True
+    flatten_solvent: bool = True
+    adaptive_fraction: float = 0.999
+    max_significants: int = 0
+    strict_highres_A: float = 0.0
+    ini_high_A: float = 0.0
+    inactivity: float = 0.1
+    mu: float = 0.9
+    seed: int = 0
+    batch: int = 256
+    memory_bytes: int = 1 << 28
+    exact_offset_prior: bool = False
+
+    @property
+    def cap(self) -> int:
+        """Significant poses at most, 0 for no limit."""
+        if self.max_significants > 0:
+            return self.max_significants
+        return 5 * self.n_classes if self.gradient else 0
+
+
+@dataclass(kw_only=True)
+class Moments:
+    """VDAM's moments on the padded transform `[K, PAD N * (PAD N / 2 + 1)]`.
+
+    `first` is complex `[2, K, ...]`, one for each half of the particles; `second` is real.
+    """
+
+    first: Tensor
+    second: Tensor
+
+    @classmethod
+    def start(cls, n_classes: int, box: int) -> "Moments":
+        """Return the moments before the first step."""
+        n = 2 * box * (box + 1)
+        return cls(
+            first=torch.zeros((2, n_classes, n), dtype=torch.complex64),
+            second=torch.ones((n_classes, n), dtype=torch.float32),
+        )
+
+
+@dataclass(kw_only=True)
+class Model:
+    """References, noise and priors; spectra have N/2+1 shells.
+
+    Parameters
+    ----------
+    pixel_A
+        Pixel size, A.
+    references
+        `[K, N, N]` float32.
+    fractions
+        Share of the particles in each class `[K]` float64.
+    prior_offset_A
+        Mean offset of each class (x, y), `[K, 2]` float64.
+    noise
+        sigma^2 of real and imaginary part for each optics group, `[O, S]` float64.
+    sigma_offset_A
+        Standard deviation of the offsets.
+    mean_norm
+        Average of the particles' norm corrections.
+    scales
+        Intensity scale of each group of particles `[G]` float64.
+    tau2, ssnr, coverage, sigma2
+        Spectra of each class `[K, S]` float64: prior, data over prior, Fourier coverage, noise of
+        the reference.
+    resolution_shell
+        Present resolution, as a shell.
+    current_size
+        Edge of the window of the present iteration, px.
+    accuracy_deg, accuracy_A
+        Of each class `[K]`.
+    orientability
+        Spectrum of what tells orientations apart, `[K, S]`.
+    """
+
+    pixel_A: float
+    references: Tensor
+    fractions: Tensor
+    prior_offset_A: Tensor
+    noise: Tensor
+    sigma_offset_A: float
+    mean_norm: float
+    scales: Tensor
+    tau2: Tensor
+    ssnr: Tensor
+    coverage: Tensor
+    sigma2: Tensor
+    resolution_shell: int
+    current_size: int
+    accuracy_deg: Tensor
+    accuracy_A: Tensor
+    orientability: Tensor
+    sampling: Sampling
+    iteration: int = 0
+    tau2_fudge: float = 2.0
+    step_size: float = 0.0
+    log_likelihood: float = 0.0
+    mean_pmax: float = 0.0
+    has_high_fsc: bool = False
+    moments: Moments | None = None
+    group_names: list[str] = field(default_factory=list)
+
+    @property
+    def box(self) -> int:
+        """N, px."""
+        return int(self.references.shape[-1])
+
+    @property
+    def n_classes(self) -> int:
+        """K."""
+        return int(self.references.shape[0])
+
+    def shell_counts(self) -> Tensor:
+        """Return the pixels of each shell."""
+        return shell_counts(self.box)
+
+
+@dataclass(kw_only=True)
+class Particles:
+    """What is known of each particle; arrays `[n]`, classes, groups and optics from 0."""
+
+    psi_deg: np.ndarray
+    offset_A: np.ndarray  # [n, 2], what the image has to be moved by, (x, y)
+    classes: np.ndarray
+    norm: np.ndarray
+    log_likelihood: np.ndarray
+    pmax: np.ndarray
+    significant: np.ndarray
+    group: np.ndarray
+    optics: np.ndarray
+    defocus_u_A: np.ndarray
+    defocus_v_A: np.ndarray
+    defocus_angle_deg: np.ndarray
+    phase_shift_deg: np.ndarray
+    bfactor_A2: np.ndarray
+    ctf_scale: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.psi_deg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpticsGroup:
+    """What the particles of one optics group have in common."""
+
+    name: str
+    voltage_kV: float
+    spherical_aberration_mm: float
+    amplitude_contrast: float
+
+
+class Images(Protocol):
+    """Where particle images come from."""
+
+    @property
+    def box(self) -> int: ...  # noqa: D102
+
+    def read(self, indices: np.ndarray) -> Tensor:
+        """Return images `[B, N, N]` float32."""
+        ...
+
+
+@dataclass(kw_only=True)
+class DataSet:
+    """Particles with their images and optics."""
+
+    particles: Particles
+    images: Images
+    optics: list[OpticsGroup]
+    pixel_A: float
+
+    def __len__(self) -> int:
+        return len(self.particles)
+
+
+def with_sampling(model: Model, sampling: Sampling) -> Model:
+    """Return a model with another sampling."""
+    return replace(model, sampling=sampling)
