@@ -30,7 +30,9 @@ $(STAMP): pyproject.toml constraints.txt .ci/find-python
 	  echo "Making $(VENV) with $$python"; "$$python" -m venv --clear $(VENV); fi
 	@# torch first and alone: with it in place no other package pulls in a different build.
 	@$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	@# Numba makes some loops quick; without it everything works.
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,fast]' || \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $@
 	@echo "coldstream is installed in $(VENV)"
 

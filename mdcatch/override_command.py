@@ -1,6 +1,6 @@
 """`mdcatch override PROJECT MOVIE`: what a person decides about one exposure.
 
-Source: acquisition.md section 8 (7); issue 4, pairing: overrides.
+Source: acquisition.md section 8 (7).
 """
 
 import os

@@ -493,6 +493,7 @@ def test_the_shipped_schemes_run_with_an_option_file_up_to_particles(tmp_path):
         "proc__autopick__log_diam_max = 260\n"
         "proc__autopick__log_diam_min = 200\n"
         "proc__select_mics__select_maxval = 30\n"
+        "proc__class2d__nr_classes = 2\nproc__class2d__nr_iter_grad = 3\n"
         "prep__maxtime_hr = -1\nprep__wait_sec = 0\nproc__maxtime_hr = -1\nproc__wait_sec = 0\n"
     )
     words = ("--only-given", "--only-save", "--json")
@@ -506,3 +507,6 @@ def test_the_shipped_schemes_run_with_an_option_file_up_to_particles(tmp_path):
     assert proc["jobs"]["extract"]["status"] == "Succeeded", proc["detail"]
     particles = star.load(tmp_path / proc["jobs"]["extract"]["name"] / "particles.star")
     assert len(particles["particles"]) > 20
+    assert proc["jobs"]["class2d"]["status"] == "Succeeded", proc["detail"]
+    classes = star.load(tmp_path / proc["jobs"]["class2d"]["name"] / "run_it003_model.star")
+    assert len(classes["model_classes"]) == 2

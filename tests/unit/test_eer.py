@@ -76,6 +76,8 @@ def streams_of(code, contents):
 @pytest.mark.parametrize("upsampling", [1, 2, 3, -1])
 def test_every_electron_is_where_it_was_written(tmp_path, name, upsampling):
     code = CODES[name][0]
+    if not eerdecode.can_read(code):
+        pytest.skip("only Numba reads places of unequal precision")
     frames = written(tmp_path / "a.eer", name)
     if upsampling - 1 > min(code.x_bits, code.y_bits):
         error = refused(tmp_path / "a.eer", upsampling=upsampling)
