@@ -2,6 +2,7 @@
 #   make demo   a simulated session, live, ending in a one-page report
 #   make test   everything is installed and the tests pass
 # Options: PYTHON=/path/to/python3.12   ARGS="-k star" (for pytest)   OUT=folder (for demo)
+#          JOBS=2 (tests at a time, a file each)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,6 +15,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?=
 ARGS ?=
 OUT ?=
+JOBS ?= 2
 
 # Workers and tests run side by side: more threads than cores only slow each other down.
 export OMP_NUM_THREADS ?= 1
@@ -42,7 +44,7 @@ demo: install
 # A folder of its own on a local disk: journals refuse network file systems.
 define pytest
 	@work="$$(mktemp -d -t coldstream.XXXXXX)"; trap 'rm -rf "$$work"' EXIT; \
-	$(BIN)/python -m pytest --basetemp="$$work/t" $(1) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --basetemp="$$work/t" $(1) $(ARGS)
 endef
 
 test: install
