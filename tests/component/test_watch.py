@@ -284,7 +284,7 @@ def test_it_follows_the_window_and_the_files(root):
         assert len(lines) <= 14 and max(map(len, lines)) <= 50
         monitor.type("q")
         assert monitor.end() == 0
-    with Terminal(root) as monitor:
+    with Terminal(root, columns=200) as monitor:  # the path of the file is in the message
         monitor.shows("▶ WAIT")
         store.edit(folder_of(root), lambda one: structs.replace(one, current_node="work"))
         monitor.shows("at work", "▶ work")
