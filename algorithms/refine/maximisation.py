@@ -3,7 +3,6 @@
 Source: refinement.md sections 3.1 to 3.3 and 4.2 to 4.5.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -240,8 +239,3 @@ def replacement(fractions: Tensor, energy: Tensor, threshold: float) -> tuple[in
     if active == 0 or worst == best or float(fractions[worst]) >= threshold / active:
         return None
     return worst, best
-
-
-def whole_number(value: float) -> int:
-    """Round half away from zero, as sizes are."""
-    return math.floor(value + 0.5)

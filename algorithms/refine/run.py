@@ -8,9 +8,8 @@ Source: refinement.md sections 4.1, 4.8, 4.9 and 8.
 """
 
 import io
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,19 +158,33 @@ class Run:
                 "moments": None if self.model.moments is None else vars(self.model.moments),
                 "particles": {name: torch.as_tensor(v) for name, v in particles.items()},
                 "n": len(self.data),
+                "options": self._begun_with(),
             },
             buffer,
         )
         atomic_write(self._state_file(), buffer.getvalue())
 
+    def _begun_with(self) -> str:
+        """Return what a run must not change; EM may go on for more iterations."""
+        iterations = self.options.iterations if self.options.gradient else 0
+        return repr(replace(self.options, iterations=iterations, batch=0, memory_bytes=0))
+
     def _resumed(self) -> Model | None:
-        """Return the model of a run that was stopped, None when there is none."""
+        """Return the model of a run that was stopped, None when there is none.
+
+        Raises
+        ------
+        RefineError
+            It was begun with other particles or options.
+        """
         path = self._state_file()
         if not path.exists():
             return None
         kept = torch.load(path, weights_only=True)
-        if kept["n"] != len(self.data):
-            return None
+        if (kept["n"], kept["options"]) != (len(self.data), self._begun_with()):
+            raise RefineError(
+                f"{path.parent} holds a run of other particles or options: begin a new job"
+            )
         for name, values in kept["particles"].items():
             getattr(self.data.particles, name)[:] = values.numpy()
         return _model(kept["model"], kept["moments"])
@@ -235,16 +248,3 @@ def verify(model: Model, sums: Sums, size: int) -> None:
         raise RefineError(f"iteration {model.iteration}: class fractions do not sum to 1; stopped")
     if float(sums.particles) != size or float(sums.total) < 0.998 * size:
         raise RefineError(f"iteration {model.iteration}: a particle has no class; stopped")
-
-
-def last_iteration(root: Path) -> Path | None:
-    """Return the root of the last complete iteration of a run, None when there is none."""
-    found = sorted(root.parent.glob(f"{root.name}_it[0-9][0-9][0-9]_optimiser.star"))
-    return (
-        None if not found else found[-1].with_name(found[-1].name.removesuffix("_optimiser.star"))
-    )
-
-
-def threads() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,7 +3,7 @@
 Source: refinement.md sections 1 to 4 and 8.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -243,8 +243,3 @@ class DataSet:
 
     def __len__(self) -> int:
         return len(self.particles)
-
-
-def with_sampling(model: Model, sampling: Sampling) -> Model:
-    """Return a model with another sampling."""
-    return replace(model, sampling=sampling)

@@ -152,6 +152,10 @@ def test_a_killed_run_ends_as_one_that_was_not(undisturbed: Path, tmp_path: Path
     assert (code, err) == (0, "") and "goes on after iteration" in out
     for path in sorted((undisturbed / FOLDER).glob("run_it*")):
         assert (place / FOLDER / path.name).read_bytes() == path.read_bytes(), path.name
+    job = place / FOLDER / "job.json"
+    job.write_text(job.read_text().replace('"nr_classes": "3"', '"nr_classes": "2"'))
+    code, _, err = done(place)
+    assert code == 1 and "other particles or options" in err
 
 
 def test_em_writes_every_iteration(tmp_path: Path) -> None:
