@@ -11,6 +11,7 @@ from services.jobs.ctf import ctffind
 from services.jobs.extraction import extract
 from services.jobs.imports import import_movies, import_other
 from services.jobs.job import Aborted, Failed, Job
+from services.jobs.maps import maskcreate, postprocess
 from services.jobs.motion import motioncorr
 from services.jobs.picking import autopick, topaz
 from services.jobs.reextraction import reextract
@@ -34,6 +35,8 @@ JOBS: dict[str, Callable[[Job], None]] = {
     "relion.extract": extract,
     "relion.extract.reextract": reextract,
     "relion.class2d": class2d,
+    "relion.maskcreate": maskcreate,
+    "relion.postprocess": postprocess,
 }
 
 

@@ -1,0 +1,4 @@
+"""Maps: half-map correlation, resolution in a mask, sharpening, solvent masks.
+
+Source: refinement.md section 7.
+"""
