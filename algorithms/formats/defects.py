@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from algorithms.formats.defectlists import TurnedList, serialem_mask
 from algorithms.formats.errors import FormatError
 from algorithms.formats.gain import read_image
 
 MAX_TEXT_BYTES = 2**20
-# SerialEM's lists are of the unrotated, unbinned camera; no rule for them is published.
 _SERIALEM = re.compile(r"CameraSize|RotationAndFlip|K2Type|Bad")
 
 
@@ -24,16 +24,16 @@ def load_defects(path: str | os.PathLike[str], shape: tuple[int, int]) -> NDArra
     Parameters
     ----------
     path
-        A `.txt` list (see `defect_mask`), or a map in MRC or TIFF: what is not 0 is bad. A TIFF is
-        turned upside down as TIFF movies are.
+        A `.txt` list (see `defect_mask`) or one of SerialEM's (`serialem_mask`), or a map in MRC or
+        TIFF: what is not 0 is bad. A TIFF is turned upside down as TIFF movies are.
     shape
         (ny, nx) of the movie; a map has the same.
 
     Raises
     ------
     FormatError
-        BAD_HEADER: a list that is none, a map of another size, or everything bad; UNSUPPORTED: a
-        list of SerialEM; TOO_LARGE; or as `open_movie`.
+        BAD_HEADER: a list that is none, a list or map of another size, or everything bad;
+        UNSUPPORTED: a list that may be turned against the frames; TOO_LARGE; or as `open_movie`.
     """
     if Path(path).suffix.lower() == ".txt":
         mask = _of_text(path, shape)
@@ -57,15 +57,12 @@ def _of_text(path: str | os.PathLike[str], shape: tuple[int, int]) -> NDArray[np
     if size > MAX_TEXT_BYTES:
         raise FormatError(path, "TOO_LARGE", f"{size} bytes, the limit is {MAX_TEXT_BYTES}")
     text = Path(path).read_bytes().decode("latin-1")
-    if _SERIALEM.search(text):
-        raise FormatError(
-            path,
-            "UNSUPPORTED",
-            "this is a SerialEM defect file, in the camera's own coordinates: convert it to a map "
-            "with IMOD's `clip defectmap -D LIST MOVIE MAP`",
-        )
     try:
+        if _SERIALEM.search(text):
+            return serialem_mask(text, shape)
         return defect_mask(text, shape)
+    except TurnedList as error:
+        raise FormatError(path, "UNSUPPORTED", str(error)) from None
     except ValueError as error:
         raise FormatError(path, "BAD_HEADER", str(error)) from None
 

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from algorithms.formats import dm4
+from algorithms.formats import dm4, tiff
+from algorithms.formats.defectlists import tfs_mask
 from algorithms.formats.errors import FormatError
-from algorithms.formats.movie import open_movie
+from algorithms.formats.movie import open_movie, structure_of
 from algorithms.formats.mrcmovie import MrcMovie
 from algorithms.formats.tiffmovie import TiffMovie
 
 _DM = (".dm3", ".dm4")
 _GAIN = ".gain"  # TFS's own: a TIFF, and no camera's TIFF movies are turned like it
+_DEFECTS_TAG = 65100  # of such a file: XML
 
 
 def load_gain(
@@ -62,8 +64,33 @@ def load_gain(
     return np.ascontiguousarray(gain)
 
 
+def gain_factor(path: str | os.PathLike[str], shape: tuple[int, int]) -> float:
+    """Return by what a gain's sides are longer than those of frames `(ny, nx)`: 1 where it fits.
+
+    Of its header only; a quarter turn makes no difference.
+
+    Raises
+    ------
+    FormatError
+        As `read_image`.
+    """
+    if Path(path).suffix.lower() in _DM:
+        size = dm4.load(path).shape
+    else:
+        found = structure_of(path)
+        size = (found.ny, found.nx)
+    return max(size) / max(shape)
+
+
+def as_divisor(gain: np.ndarray) -> np.ndarray:
+    """Return the MRC file that RELION makes this gain of when it corrects an EER movie."""
+    return _divided(1.0, gain)
+
+
 def read_gain(path: str | os.PathLike[str]) -> np.ndarray:
     """Return a gain `[ny, nx]`, float32, in MRC orientation, as it is in its file.
+
+    The defects that a `.gain` file lists are 0.
 
     Raises
     ------
@@ -71,9 +98,22 @@ def read_gain(path: str | os.PathLike[str]) -> np.ndarray:
         As `read_image`; BAD_HEADER: values that are not finite, or all 0.
     """
     gain = read_image(path)
+    if Path(path).suffix.lower() == _GAIN:
+        gain[_listed_defects(path, gain.shape)] = 0.0
     if not np.isfinite(gain).all() or not gain.any():
         raise FormatError(path, "BAD_HEADER", "the gain has values that are not finite, or all 0")
     return gain
+
+
+def _listed_defects(path: str | os.PathLike[str], shape: tuple[int, ...]) -> np.ndarray:
+    with open(path, "rb") as file:
+        text = tiff.first_text(file, path, _DEFECTS_TAG)
+    if not text:
+        return np.zeros(shape, bool)
+    try:
+        return tfs_mask(text, (shape[0], shape[1]))
+    except ValueError as error:
+        raise FormatError(path, "BAD_HEADER", f"tag {_DEFECTS_TAG}: {error}") from None
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -100,8 +140,15 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 def inverted(gain: np.ndarray) -> np.ndarray:
     """Return mean over value; 0 stays 0. The mean is over all pixels, as RELION takes it."""
-    mean = gain.mean(dtype=np.float64)
-    return np.divide(mean, gain, out=np.zeros(gain.shape, np.float32), where=gain != 0)
+    return _divided(float(gain.mean(dtype=np.float64)), gain)
+
+
+def _divided(by: float, gain: np.ndarray) -> np.ndarray:
+    out = np.zeros(gain.shape, np.float32)
+    with np.errstate(over="ignore"):
+        np.divide(by, gain, out=out, where=gain != 0)
+    out[~np.isfinite(out)] = 0.0  # of values next to nothing: defects as well
+    return out
 
 
 def _fit(gain: np.ndarray, shape: tuple[int, int], path: str | os.PathLike[str]) -> np.ndarray:

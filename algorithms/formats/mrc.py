@@ -20,6 +20,7 @@ MAX_SIDE = 32_768
 MAX_SECTIONS = 2**20  # particle stacks; a movie is held to far fewer
 MAX_EXTENDED_BYTES = 16 * 2**20
 FLOAT16_MAX = 65_504.0
+_PIECE = 1 << 17  # values at a time
 STORED = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", 101: "u1"}  # mode -> type on disk
 _IMOD_STAMP = 1146047817
 _LAYOUT = "<10i6f3i3f2i8x4si84x3f4s4sfi800s"
@@ -231,17 +232,8 @@ def encode(
     """
     if array.ndim not in (2, 3) or array.size == 0 or array.dtype.kind not in "iufb":
         raise ValueError(f"cannot write a {array.dtype} array of shape {array.shape} as MRC")
-    data = np.ascontiguousarray(array, dtype="<f4")
-    if not np.isfinite(data.min() + data.max()):  # NaN passes through both
-        raise ValueError("cannot write values that are not finite as MRC")
-    if float16:
-        data = np.clip(data, -FLOAT16_MAX, FLOAT16_MAX).astype("<f2")
-    statistics = (
-        float(data.min()),
-        float(data.max()),
-        float(data.mean(dtype=np.float64)),
-        float(data.std(dtype=np.float64)),
-    )
+    out, statistics = _stored(array, "<f2" if float16 else "<f4")
+    data = out.reshape(array.shape)
     sections = data.shape if data.ndim == 3 else (1, *data.shape)
     header = header_bytes(
         sections,
@@ -251,6 +243,36 @@ def encode(
         is_volume=data.ndim == 3 and not is_stack,
     )
     return b"".join((header, data.data))
+
+
+def _stored(array: np.ndarray, kind: str) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """Return values as they are stored, flat, and minimum, maximum, mean and deviation of them.
+
+    In pieces that stay in the cache: one pass over memory. Mean and deviation are of the values
+    before they are rounded to 16 bits, which does not change them in what a header is read for.
+    """
+    flat = np.ascontiguousarray(array).reshape(-1)
+    out = np.empty(flat.size, kind)
+    low, high, total, squares = np.inf, -np.inf, 0.0, 0.0
+    # Near the mean: the squares of differences from it lose no digits.
+    first = float(flat[:_PIECE].astype(np.float32).mean())
+    for start in range(0, flat.size, _PIECE):
+        values = flat[start : start + _PIECE].astype(np.float32)
+        least, most = float(values.min()), float(values.max())
+        if not np.isfinite(least + most):  # NaN passes through both
+            raise ValueError("cannot write values that are not finite as MRC")
+        low, high = min(low, least), max(high, most)
+        if kind == "<f2" and max(-least, most) > FLOAT16_MAX:
+            np.clip(values, -FLOAT16_MAX, FLOAT16_MAX, out=values)
+        out[start : start + _PIECE] = values
+        values -= np.float32(first)
+        total += float(values.sum(dtype=np.float64))
+        squares += float(np.dot(values, values))
+    mean = total / flat.size
+    if kind == "<f2":
+        low, high = (float(np.float16(min(max(v, -FLOAT16_MAX), FLOAT16_MAX))) for v in (low, high))
+    deviation = max(0.0, squares / flat.size - mean * mean) ** 0.5
+    return out, (low, high, first + mean, deviation)
 
 
 def header_bytes(

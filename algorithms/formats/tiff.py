@@ -87,6 +87,18 @@ def read_pages(file: BinaryIO, path: str | os.PathLike[str]) -> tuple[tuple[Page
     return _Walk(file, path).pages()
 
 
+def first_text(file: BinaryIO, path: str | os.PathLike[str], tag: int) -> str:
+    """Return a text of the first page, "" where it has none.
+
+    Raises
+    ------
+    FormatError
+        As `read_pages`.
+    """
+    walk = _Walk(file, path)
+    return walk.text(next(walk.chain(1)), tag, (1, 2, 7))
+
+
 class _Walk:
     """One pass along the chain of directories."""
 
@@ -303,9 +315,9 @@ class _Walk:
         size = per_unit * denominator / numerator if numerator else 0.0
         return size if 0.1 <= size <= 20 else None
 
-    def text(self, entries: dict[int, _Entry], tag: int) -> str:
+    def text(self, entries: dict[int, _Entry], tag: int, kinds: tuple[int, ...] = (2,)) -> str:
         entry = entries.get(tag)
-        if entry is None or entry.kind != 2 or entry.count > MAX_DESCRIPTION_BYTES:
+        if entry is None or entry.kind not in kinds or entry.count > MAX_DESCRIPTION_BYTES:
             return ""
         raw = self.read(entry.at, entry.count, f"tag {tag}")
         return raw.split(b"\0")[0].decode("utf-8", "replace")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from algorithms import fourier
+from algorithms.motion.memory import large_empty
 from algorithms.motion.threads import Threads
 
 # The band ends where the Gaussian filter of the first rounds has fallen to this.
@@ -102,7 +103,7 @@ def band_spectrum(image: Tensor, band: Band) -> Tensor:
 def band_spectra(images: Tensor, band: Band, threads: Threads) -> Tensor:
     """The same of `[n, *band.binned]`, image by image."""
     half = (band.size[0], band.size[1] // 2 + 1)
-    out = torch.empty((len(images), *half), dtype=torch.complex64, device=images.device)
+    out = large_empty((len(images), *half), torch.complex64, images.device)
 
     def transform(i: int) -> None:
         out[i] = band_spectrum(images[i], band)

@@ -25,7 +25,8 @@ from algorithms.motion.defects import (
 )
 from algorithms.motion.field import Field
 from algorithms.motion.fixedpattern import centre, checkerboard_variance, pattern_variance
-from algorithms.motion.frames import FrameSource, even_chunks
+from algorithms.motion.frames import FrameSource
+from algorithms.motion.memory import large_empty
 from algorithms.motion.model import frame_planes
 from algorithms.motion.passes import add_blocks
 from algorithms.motion.patches import LEAST_PATCHES, Grid, local_motion
@@ -42,7 +43,7 @@ from algorithms.motion.types import (
 )
 
 MIN_FRAMES = 3
-_READ_FRAMES = 8  # at a time in the first pass, of movies that are not kept
+_READ_FRAMES = 8  # at a time in the first pass
 # A frame that left by more than this share of its size has nothing in common with the others.
 _FURTHEST = 0.45
 
@@ -81,9 +82,11 @@ def correct_movie(
     MotionError
         Fewer than three frames to use, or values that are not finite.
     ValueError
-        The gain or defects do not have the size of the movie.
+        The gain, defects or doses of the frames do not have the size of the movie.
     """
     first, last = _used_range(movie.n_frames, options)
+    if options.frame_doses is not None and len(options.frame_doses) != movie.n_frames:
+        raise ValueError(f"{len(options.frame_doses)} doses for {movie.n_frames} frames")
     shape = (movie.ny, movie.nx)
     for name, plane in (("gain reference", gain), ("defect map", defects)):
         if plane is not None and plane.shape != shape:
@@ -145,12 +148,13 @@ def _first_pass(
     binning = block_size(frames.shape, k_max)
     # Even numbers of blocks: a half spectrum does not tell an odd width.
     blocks = [n // binning // 2 * 2 for n in frames.shape]
-    small = torch.empty((frames.n, *blocks), device=frames.device)
+    small = large_empty((frames.n, *blocks), torch.float32, frames.device)
     total = torch.zeros(frames.shape, device=frames.device)
     middle = []
-    for start, raw in frames.chunks(even_chunks(frames.n, _READ_FRAMES)):
+    for start, raw in frames.chunks(_READ_FRAMES):
         add_blocks(raw, gain, binning, small[start : start + len(raw)], total, threads)
-        middle.append(centre(raw).clone())
+        middle.extend(centre(raw).clone())
+        del raw  # or it keeps the frames in memory
     total.mul_(gain)
     if not bool(torch.isfinite(total).all()):
         raise MotionError(
@@ -160,7 +164,7 @@ def _first_pass(
     _mend_blocks(small, binning, frames, gain, repair)
     small.mul_(1.0 / binning**2)
     small.sub_(small.mean((1, 2), keepdim=True))
-    pattern = _pattern(torch.cat(middle), gain, repair, total)
+    pattern = _pattern(middle, gain, repair, total)
     return _Seen(
         small=small, binning=binning, shape=frames.shape, repair=repair, hot=hot, pattern=pattern
     )
@@ -202,7 +206,7 @@ def _mend_blocks(
     """Take what bad pixels added to the sums over blocks out, and put their stand-ins in."""
     if not len(repair.bad):
         return
-    for start, raw in frames.chunks(even_chunks(frames.n, _READ_FRAMES)):
+    for start, raw in frames.chunks(_READ_FRAMES):
         found = repair.pixels(raw, gain, frames.first + start)
         y, x = torch.from_numpy(found.y), torch.from_numpy(found.x)
         inside = (y < small.shape[1] * binning) & (x < small.shape[2] * binning)
@@ -216,7 +220,7 @@ def _mend_blocks(
             plane.index_add_(0, block, new - old)
 
 
-def _pattern(middle: Tensor, gain: Tensor, repair: Repair, total: Tensor) -> float:
+def _pattern(middle: list[Tensor], gain: Tensor, repair: Repair, total: Tensor) -> float:
     """Variance per px of what stays with the detector, from the middle of the frames."""
     bad = torch.zeros(total.numel(), dtype=torch.bool, device=total.device)
     bad[torch.from_numpy(repair.bad).to(total.device)] = True

@@ -4,6 +4,7 @@ Source: preprocessing.md section 1.7.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.nn.functional import avg_pool2d, pad
 # few values would repeat, and a Gaussian draw does less harm.
 MIN_GOOD_NEIGHBOURS = 6
 _CHUNK = 1 << 16
+_ROWS = 256  # at a time, whole blocks: no copies of a whole image
 _CHANCE = 0.01  # dead pixels expected in a whole sum by chance
 # Of the pixels. With many outliers those in a crowd are left out: the edges of bars and crystals.
 # With more than the most there is no noise to compare with.
@@ -51,20 +53,26 @@ def find_outliers(total: Tensor, bad: Tensor, sigma: float) -> Tensor:
     Gives int64 `[k, 2]` of (x, y), in row order. A pixel that counted nothing is dead where that
     cannot be chance (Poisson).
     """
-    ny, nx = total.shape
-    tall, wide = -(-ny // _BLOCK) * _BLOCK, -(-nx // _BLOCK) * _BLOCK
-    padded = pad(total[None], (0, wide - nx, 0, tall - ny), "replicate")[0]
-    around = avg_pool2d(padded[None], _BLOCK)[0]
-    rest = padded.view(len(around), _BLOCK, -1, _BLOCK) - around[:, None, :, None]
+    blocks = [-(-n // _BLOCK) for n in total.shape]
+    around = total.new_empty(blocks)
+    sample = total.new_empty(blocks[0], _BLOCK // 4, blocks[1], _BLOCK // 4)
+    for rows, part, rest in _strips(total):
+        here = slice(rows.start // _BLOCK, rows.start // _BLOCK + len(part))
+        around[here], sample[here] = part, rest[:, ::4, :, ::4]
     middle = max(float(around.median()), 1e-30)
-    deviation = max(1.4826 * float(rest[:, ::4, :, ::4].abs().median()), 1e-30)
+    deviation = max(1.4826 * float(sample.abs_().median()), 1e-30)
     # Counts have a longer tail than a normal distribution (Cornish and Fisher).
     tail = (sigma * sigma - 1.0) / 6.0 * deviation**2 / middle
 
     def limit(level: Tensor) -> Tensor:
         return sigma * deviation * torch.sqrt((level / middle).clamp(min=_FAINT)) + tail
 
-    far = (rest.abs_() > limit(around)[:, None, :, None]).view(tall, wide)[:ny, :nx] & ~bad
+    far = torch.empty_like(bad)
+    for rows, part, rest in _strips(total):
+        beyond = rest.abs_() > limit(part)[:, None, :, None]
+        beyond = beyond.view(-1, beyond.shape[2] * _BLOCK)
+        far[rows] = beyond[: rows.stop - rows.start, : far.shape[1]]
+    far &= ~bad
     if total.numel() * math.exp(-min(middle, 700.0)) < _CHANCE:
         far |= (total == 0.0) & ~bad
     if int(far.sum()) > _MANY * total.numel():
@@ -80,6 +88,21 @@ def find_outliers(total: Tensor, bad: Tensor, sigma: float) -> Tensor:
     return found[alone & torch.isfinite(near)].flip(1)
 
 
+def _strips(total: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Give rows, the means `[by, bx]` of their blocks and the rest `[by, 16, bx, 16]`.
+
+    The last row and column repeat where a block is not full.
+    """
+    ny, nx = total.shape
+    for first in range(0, ny, _ROWS):
+        last = min(first + _ROWS, ny)
+        missing = (0, -nx % _BLOCK, 0, (first - last) % _BLOCK)
+        padded = pad(total[None, first:last], missing, "replicate")
+        around = avg_pool2d(padded, _BLOCK)[0]
+        rest = padded.view(len(around), _BLOCK, -1, _BLOCK) - around[:, None, :, None]
+        yield slice(first, last), around, rest
+
+
 def _neighbours(total: Tensor, unusable: Tensor, places: Tensor) -> Tensor:
     """Median `[k]` of the usable pixels in the 5 x 5 around (y, x); NaN where there are none."""
     offset = torch.arange(-2, 3, device=total.device)
@@ -91,8 +114,9 @@ def _neighbours(total: Tensor, unusable: Tensor, places: Tensor) -> Tensor:
 
 def mean_deviation(total: Tensor) -> tuple[float, float]:
     """Mean and population deviation over all pixels, accumulated in float64."""
-    mean = float(total.mean(dtype=torch.float64))
-    return mean, float((total - mean).square_().mean(dtype=torch.float64)) ** 0.5
+    mean = sum(float(part.double().sum()) for part in total.split(_ROWS)) / total.numel()
+    squares = sum(float((part.double() - mean).square_().sum()) for part in total.split(_ROWS))
+    return mean, (squares / total.numel()) ** 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

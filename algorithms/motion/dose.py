@@ -9,6 +9,7 @@ with other factors, and five transforms stand for one per frame.
 Source: preprocessing.md section 2.8 (Grant and Grigorieff 2015).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,15 +31,17 @@ def critical_exposure(frequency: Tensor, voltage_kV: float) -> Tensor:
 
 
 def frame_weights(
-    frequency: Tensor, dose_per_frame: float, voltage_kV: float, n_frames: int
+    frequency: Tensor, dose: float | Sequence[float], voltage_kV: float, n_frames: int
 ) -> Tensor:
     """Weights `[n_frames, ...]`, float64, of the frames at frequencies `[...]` in 1/A.
 
-    Their squares add up to 1 at every frequency, which keeps the power of white noise.
+    Their squares add up to 1 at every frequency, which keeps the power of white noise. `dose` is
+    that of a frame, in e/A^2, or of each of them.
     """
-    rate = dose_per_frame / (2.0 * critical_exposure(frequency.double(), voltage_kV))
-    frame = torch.arange(n_frames, dtype=torch.float64, device=frequency.device)
-    weights = torch.exp(-frame.reshape(-1, *[1] * frequency.dim()) * rate)
+    rate = 1.0 / (2.0 * critical_exposure(frequency.double(), voltage_kV))
+    each = np.broadcast_to(np.asarray(dose, np.float64), n_frames)
+    since = torch.from_numpy(np.cumsum(each) - each[0]).to(frequency.device)
+    weights = torch.exp(-since.reshape(-1, *[1] * frequency.dim()) * rate)
     return weights / weights.square().sum(0).sqrt()
 
 
@@ -64,12 +67,14 @@ class LowRank:
     error: float
 
 
-def low_rank(n_frames: int, dose_per_frame: float, voltage_kV: float, highest: float) -> LowRank:
+def low_rank(
+    n_frames: int, dose: float | Sequence[float], voltage_kV: float, highest: float
+) -> LowRank:
     """Factor the weights of a movie.
 
     Parameters
     ----------
-    n_frames, dose_per_frame, voltage_kV
+    n_frames, dose, voltage_kV
         As above.
     highest
         Frequency up to which they are wanted, 1/A.
@@ -80,7 +85,7 @@ def low_rank(n_frames: int, dose_per_frame: float, voltage_kV: float, highest: f
     """
     step = highest / (_STEPS - 2)
     k = torch.arange(_STEPS, dtype=torch.float64) * step
-    weights = frame_weights(k, dose_per_frame, voltage_kV, n_frames).numpy()
+    weights = frame_weights(k, dose, voltage_kV, n_frames).numpy()
     mean = weights.mean(0)
     left, size, right = np.linalg.svd(weights - mean, full_matrices=False)
     plain = np.ones((1, n_frames))

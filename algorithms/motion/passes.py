@@ -96,10 +96,19 @@ class Moves:
         float64 `[n, 2, 6]` of `model.frame_planes`, in px of the frames.
     weights
         float32 `[k, n]` of each frame in each sum.
+    run
+        Pixels of a row that share one whole-pixel offset (`shared_run`).
     """
 
     planes: np.ndarray
     weights: np.ndarray
+    run: int
+
+    def part(self, first: int, last: int) -> "Moves":
+        """Return those of frames first .. last - 1."""
+        part = slice(first, last)
+        weights = np.ascontiguousarray(self.weights[:, part])
+        return Moves(planes=self.planes[part], weights=weights, run=self.run)
 
     @property
     def mean_x(self) -> np.ndarray:
@@ -107,14 +116,15 @@ class Moves:
         p = self.planes[:, 0]
         return (p[:, 0] + (p[:, 2] + p[:, 4]) / 12.0).astype(np.float32)
 
-    def run(self, shape: tuple[int, int]) -> int:
-        """Pixels of a row that may share one whole-pixel offset."""
-        slope = np.abs(self.planes[:, :, 1]) + np.abs(self.planes[:, :, 2])
-        slope = float((slope + 0.5 * np.abs(self.planes[:, :, 5])).max()) / shape[1]
-        run = _LONGEST_RUN
-        while run > _SHORTEST_RUN and slope * run / 2 > REACH:
-            run //= 2
-        return run
+
+def shared_run(planes: np.ndarray, width: int) -> int:
+    """Pixels of a row that may share one whole-pixel offset, in frames of `width` px."""
+    slope = np.abs(planes[:, :, 1]) + np.abs(planes[:, :, 2])
+    slope = float((slope + 0.5 * np.abs(planes[:, :, 5])).max()) / width
+    run = _LONGEST_RUN
+    while run > _SHORTEST_RUN and slope * run / 2 > REACH:
+        run //= 2
+    return run
 
 
 def add_moved(chunk: Chunk, moves: Moves, out: Tensor, threads: Threads) -> None:
@@ -133,7 +143,7 @@ def add_moved(chunk: Chunk, moves: Moves, out: Tensor, threads: Threads) -> None
         return
     raw, gain, sums = chunk.raw.numpy(), chunk.gain.numpy(), out.numpy()
     bad = chunk.bad
-    run, mean_x = moves.run((raw.shape[1], raw.shape[2])), moves.mean_x
+    run, mean_x = moves.run, moves.mean_x
     places, how = (bad.row_start, bad.x), (moves.planes, mean_x, moves.weights)
 
     def rows(first: int) -> None:
@@ -144,8 +154,7 @@ def add_moved(chunk: Chunk, moves: Moves, out: Tensor, threads: Threads) -> None
 
 
 def _add_moved_torch(chunk: Chunk, moves: Moves, out: Tensor) -> None:
-    shape = (chunk.raw.shape[1], chunk.raw.shape[2])
-    run, device = moves.run(shape), out.device
+    device = out.device
     rows = out.shape[1] if device.type != "cpu" else 8 * _ROWS
     y_of_bad = torch.from_numpy(chunk.bad.y).to(device)
     x_of_bad = torch.from_numpy(chunk.bad.x).to(device)
@@ -155,16 +164,16 @@ def _add_moved_torch(chunk: Chunk, moves: Moves, out: Tensor) -> None:
         frame[y_of_bad, x_of_bad] = values[f]
         for first in range(0, out.shape[1], rows):
             last = min(first + rows, out.shape[1])
-            moved = _moved(frame, moves, f, run, (first, last, out.shape[2]))
+            moved = _moved(frame, moves, f, (first, last, out.shape[2]))
             for k, weight in enumerate(moves.weights[:, f]):
                 if weight != 0.0:
                     out[k, first:last].add_(moved, alpha=float(weight))
 
 
-def _moved(frame: Tensor, moves: Moves, f: int, run: int, part: tuple[int, int, int]) -> Tensor:
+def _moved(frame: Tensor, moves: Moves, f: int, part: tuple[int, int, int]) -> Tensor:
     """Rows first .. last - 1 (of `width` px) of a moved frame: down the columns, then along x."""
     first, last, width = part
-    (ny, nx), device = frame.shape, frame.device
+    (ny, nx), device, run = frame.shape, frame.device, moves.run
     v = torch.arange(first, last, device=device, dtype=torch.float64)[:, None] / ny - 0.5
     quadratics = []
     for p in moves.planes[f]:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from algorithms import fourier
 from algorithms.motion.align import coarse_shifts
-from algorithms.motion.band import Band, band_spectrum, plan_band
+from algorithms.motion.band import Band, band_spectra, plan_band
 from algorithms.motion.field import Field
+from algorithms.motion.memory import large_empty
 from algorithms.motion.model import LocalModel, Observations, fit_model
 from algorithms.motion.refine import refine
 from algorithms.motion.stack import Stack
@@ -73,16 +74,16 @@ def local_motion(
     windows = _windows((small.shape[1], small.shape[2]), binning, grid)
     shape = (windows[0][1].stop - windows[0][1].start, windows[0][0].stop - windows[0][0].start)
     band = plan_band(shape, binning, grid.k_max, grid.bfactor_px2, str(small.device))
-    stacks = threads.map(
-        lambda window: _cut(small, window, shifts_px, groups, band, pattern), windows
-    )
     frame = np.array([(g.start + g.stop - 1) / 2 for g in groups])
     centre = np.array([[(w.start + w.stop) / 2 * binning - 0.5 for w in pair] for pair in windows])
     whole = np.array([small.shape[2], small.shape[1]]) * binning
     place = (centre + 0.5) / whole - 0.5
 
-    patches = threads.map(_align_alone, stacks)
-    del stacks
+    def alone(window: tuple[slice, slice]) -> _Patch:
+        # The whole band of one patch at a time: what remains is narrower.
+        return _align_alone(_cut(small, window, shifts_px, groups, band, pattern))
+
+    patches = threads.map(alone, windows)
     tracks = [patch.shifts_px for patch in patches]
     trust = np.array([patch.trust for patch in patches])
     model, used, observed = None, np.zeros(len(patches), bool), np.zeros(0)
@@ -149,13 +150,13 @@ def _cut(
     n, device = len(small), small.device
     step = np.round(shifts_px / band.binning).astype(int)
     rest = shifts_px / band.binning - step
-    patches = small.new_empty(n, *band.binned)
+    patches = large_empty((n, *band.binned), torch.float32, device)
     for f in range(n):
         top, left = down.start - int(step[f, 1]), across.start - int(step[f, 0])
         patches[f] = _piece(small[f], (top, left), band.binned)
     fade = _fade(band.binned[0], device)[:, None] * _fade(band.binned[1], device)
     patches -= patches.mean((1, 2), keepdim=True)
-    spectra = band_spectrum(patches * fade, band)
+    spectra = band_spectra(patches.mul_(fade), band, Threads(1, None))
     per_map = band.binning / torch.tensor(band.scale, dtype=torch.float64, device=device)
     turn = torch.from_numpy(rest).to(device) * per_map
     ramp_y, ramp_x = fourier.phase_ramps(band.size, turn[:, 0], turn[:, 1])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from algorithms import fourier
 from algorithms.motion.band import Band
+from algorithms.motion.memory import large_empty
 from algorithms.motion.threads import Threads
 
 _LEAST_SIDE = 48  # of maps
@@ -88,7 +89,11 @@ def narrowed(stack: Stack, k_max: float) -> Stack:
     moved = stack.moved
     if moved is not None:
         moved = moved * moved.new_tensor(band.scale) / moved.new_tensor(scale)
-    return replace(stack, spectra=cut(stack.spectra), band=coarser, moved=moved)
+    shape = (len(stack.spectra), size[0], size[1] // 2 + 1)
+    spectra = large_empty(shape, torch.complex64, stack.spectra.device)
+    for whole, part in zip(stack.spectra, spectra, strict=True):
+        part.copy_(cut(whole))
+    return replace(stack, spectra=spectra, band=coarser, moved=moved)
 
 
 def aligned_sum(stack: Stack, shifts: Tensor, threads: Threads) -> Tensor:

@@ -8,7 +8,6 @@ Source: preprocessing.md sections 2.2, 2.7 to 2.10, 8.4.
 """
 
 import math
-from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -19,9 +18,10 @@ from torch import Tensor
 from algorithms import fourier
 from algorithms.motion.defects import Repair
 from algorithms.motion.dose import LowRank, low_rank
-from algorithms.motion.frames import FrameSource, even_chunks, large_zeros
+from algorithms.motion.frames import FrameSource
 from algorithms.motion.interpolation import noise_transfer
-from algorithms.motion.passes import Chunk, Moves, add_moved, add_spectra
+from algorithms.motion.memory import large_zeros
+from algorithms.motion.passes import Chunk, Moves, add_moved, add_spectra, shared_run
 from algorithms.motion.spectrum import frames_per_group, group_amplitudes
 from algorithms.motion.threads import Threads
 from algorithms.motion.types import MotionOptions
@@ -132,10 +132,9 @@ def add_up(
         To work with.
     """
     shapes = shapes_of(frames.shape, options.bin_factor)
-    ranks = _ranks(frames.n, options)
+    ranks = _ranks(frames, options)
     weights = _weights(ranks, frames.n, options.even_odd)
-    # The first plane is the plain sum, the last the group at work; the others as in `weights`.
-    # Rows have room for their transform.
+    # The plain sum, those of `weights`, the last one the group at work; with room for transforms.
     rows, columns = shapes.padded
     room_for = (len(weights) + 1, rows, columns // 2 * 2 + 2)
     room = large_zeros(room_for, torch.float32, frames.device)
@@ -143,15 +142,16 @@ def add_up(
     amplitudes = _Amplitudes(shapes, threads) if options.save_ps else None
     size = frames_per_group(options.dose_per_frame, options.dose_per_ps)
     size = min(size, frames.n) if options.save_ps else _CHUNK
-    for start, chunk in _chunks(frames, gain, repair, size):
-        part = slice(start, start + len(chunk.raw))
-        moves = Moves(planes=planes[part], weights=np.ascontiguousarray(weights[:, part]))
-        sums[-1].zero_()
-        add_moved(chunk, moves, room[1:], threads)
-        sums[0].add_(sums[-1])
-        del chunk  # or it keeps the frames in memory
-        if amplitudes is not None:
-            amplitudes.add(sums[-1])
+    moves = Moves(planes=planes, weights=weights, run=shared_run(planes, frames.shape[1]))
+    for start, raw in frames.chunks(size):
+        chunk = Chunk(raw=raw, gain=gain, bad=repair.pixels(raw, gain, frames.first + start))
+        end = start + len(raw)
+        if start % size == 0:
+            sums[-1].zero_()
+        add_moved(chunk, moves.part(start, end), room[1:], threads)
+        del raw, chunk  # or they keep the frames in memory
+        if end % size == 0 or end == frames.n:
+            _end_group(sums, amplitudes)
     frames.release()
     total = None if amplitudes is None else amplitudes.total()
     spectra = _transforms(room[:-1], shapes, threads)
@@ -165,12 +165,11 @@ def add_up(
     )
 
 
-def _chunks(
-    frames: FrameSource, gain: Tensor, repair: Repair, size: int
-) -> Iterator[tuple[int, Chunk]]:
-    for start, raw in frames.chunks(even_chunks(frames.n, size)):
-        bad = repair.pixels(raw, gain, frames.first + start)
-        yield start, Chunk(raw=raw, gain=gain, bad=bad)
+def _end_group(sums: Tensor, amplitudes: "_Amplitudes | None") -> None:
+    """Add the group at work, the last plane, to the plain sum and to the spectrum."""
+    sums[0].add_(sums[-1])
+    if amplitudes is not None:
+        amplitudes.add(sums[-1])
 
 
 def _transforms(room: Tensor, shapes: Shapes, threads: Threads) -> Tensor:
@@ -189,13 +188,16 @@ def _transforms(room: Tensor, shapes: Shapes, threads: Threads) -> Tensor:
     return out
 
 
-def _ranks(n: int, options: MotionOptions) -> LowRank:
+def _ranks(frames: FrameSource, options: MotionOptions) -> LowRank:
     """Factors of the exposure weights; of weights of 1 where there are none to be."""
     if options.dose_weighting:
         # The corner of the transform.
         highest = math.sqrt(0.5) / (options.pixel_size_A * options.bin_factor)
-        return low_rank(n, options.dose_per_frame, options.voltage_kV, highest)
-    return LowRank(frames=np.ones((1, n)), tables=np.ones((1, 2)), step=1.0, error=0.0)
+        dose = options.frame_doses or options.dose_per_frame
+        if isinstance(dose, tuple):
+            dose = dose[frames.first : frames.last]
+        return low_rank(frames.n, dose, options.voltage_kV, highest)
+    return LowRank(frames=np.ones((1, frames.n)), tables=np.ones((1, 2)), step=1.0, error=0.0)
 
 
 def _weights(ranks: LowRank, n: int, even_odd: bool) -> np.ndarray:

@@ -52,6 +52,9 @@ class MotionOptions:
     ----------
     pixel_size_A, voltage_kV, dose_per_frame
         Of the movie; dose in e/A^2 at the specimen.
+    frame_doses
+        Dose in e/A^2 of each frame of the movie where they differ; None where they do not. Only
+        the weights know of it.
     pre_exposure
         Dose in e/A^2 before the first frame of the movie.
     first_frame, last_frame
@@ -80,12 +83,14 @@ class MotionOptions:
     early_dose
         e/A^2 that split early from late motion.
     hold_bytes
-        Movies up to this size stay in memory in their native type; larger ones are read twice.
+        Movies of integers up to this size stay in memory in their native type; larger ones, and
+        those in floating point, are read twice.
     """
 
     pixel_size_A: float
     voltage_kV: float
     dose_per_frame: float
+    frame_doses: tuple[float, ...] | None = None
     pre_exposure: float = 0.0
     first_frame: int = 1
     last_frame: int = -1
@@ -109,7 +114,7 @@ class MotionOptions:
     skip_defects: bool = False
     defect_window_px: int = 2
     early_dose: float = 4.0
-    hold_bytes: int = 4 << 30
+    hold_bytes: int = 5 << 28
 
     @property
     def alignment_bfactor_px2(self) -> float:

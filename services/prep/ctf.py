@@ -120,7 +120,7 @@ def ctf_request(optics: Optics, pictures: Pictures, process: str, options: Optio
         defocus_min_A=options.number("dfmin", 5000.0, 1.0, 1e6),
         defocus_max_A=options.number("dfmax", 50000.0, 1.0, 1e6),
         defocus_step_A=options.number("dfstep", 500.0, 1.0, 1e5),
-        astigmatism_A=options.number("dast", 500.0, 0.0, 1e5),
+        astigmatism_A=options.number("dast", 100.0, 0.0, 1e5),
         slow_search=options.switch("slow_search", False),
         phase_shift=options.switch("do_phaseshift", False),
         phase_min_deg=options.number("phase_min", 0.0, -360.0, 360.0),

@@ -3,6 +3,7 @@
 Source: preprocessing.md sections 3.2, 3.6 and 3.7.
 """
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -43,7 +44,7 @@ def ctffind(request: bytes, folder: Path, project: Path) -> Output:
     (folder / "fit.txt").write_text(summary_text(fit, ask.power_spectrum))
     root = fitted_root(ask)
     files = {"ctf.mrc": f"{root}.ctf", "fit.txt": f"{root}.txt", "avrot.txt": f"{root}_avrot.txt"}
-    return Output(msgspec.msgpack.encode(_result(fit)), files)
+    return Output(msgspec.msgpack.encode(_result(fit, _mean_intensity(ask, project))), files)
 
 
 def fit_options(ask: CtfRequest) -> CtfFitOptions:
@@ -102,7 +103,18 @@ def _spectrum(path: Path) -> tuple[np.ndarray, float]:
     return mrc.read(path), pixel
 
 
-def _result(fit: CtfFit) -> CtfResult:
+def _mean_intensity(ask: CtfRequest, project: Path) -> float | None:
+    """Return the mean of the micrograph, as its header tells it; None where there is none."""
+    name = ask.power_spectrum if ask.image_pixel_A is not None else ask.micrograph
+    if name is None or not (project / name).exists():
+        return None
+    header = mrc.read_header(project / name)
+    # Programs that do not measure it write a minimum above the maximum, or nothing at all.
+    known = header.minimum < header.maximum and math.isfinite(header.mean)
+    return header.mean if known else None
+
+
+def _result(fit: CtfFit, mean_intensity: float | None) -> CtfResult:
     return CtfResult(
         defocus_u_A=fit.defocus_u_A,
         defocus_v_A=fit.defocus_v_A,
@@ -121,4 +133,5 @@ def _result(fit: CtfFit) -> CtfResult:
         tilt_angle_deg=None if fit.tilt is None else fit.tilt.angle_deg,
         tilt_axis_deg=None if fit.tilt is None else fit.tilt.axis_deg,
         tilt_log_odds=None if fit.tilt is None else fit.tilt.log_odds,
+        mean_intensity=mean_intensity,
     )

@@ -4,6 +4,7 @@ Option names are RELION's (schemes.md section 14); what the microscope recorded 
 (pixel, voltage, dose) is taken from the movie, not typed in.
 """
 
+import re
 from typing import Protocol
 
 import msgspec
@@ -47,10 +48,13 @@ def gain_of(settled: MovieSettled, options: Options) -> str | None:
     typed = options.text("fn_gain_ref")
     if typed:
         return typed
-    found = settled.gain_path
-    if found is None:
-        return None
-    return found if found.startswith("/") else f"Movies/{found}"
+    return _below_movies(settled.gain_path)
+
+
+def gain_copy(gain: str, process: str, *, is_usual: bool = True) -> str:
+    """Return where a job keeps a gain as it is multiplied; a session may have several."""
+    name = "" if is_usual else "_" + re.sub("[^A-Za-z0-9+-]+", "_", gain).strip("_")
+    return f"{process.rstrip('/')}/gain{name}.mrc"
 
 
 def gain_turns(settled: MovieSettled, options: Options) -> tuple[int, int]:
@@ -67,10 +71,11 @@ def gain_turns(settled: MovieSettled, options: Options) -> tuple[int, int]:
 def as_taken(ask: MotionRequest, settled: MovieSettled, options: Options) -> MotionRequest:
     """Return a request with what only the acquisition knows.
 
-    That are the gain's turns, the dose before, binning and grouping of frames, and how an EER
-    movie becomes fractions.
+    That are the gain's turns, the list of defects beside the movie, the dose before and that of
+    each frame, binning and grouping of frames, and how an EER movie becomes fractions.
     """
     rotation, flip = gain_turns(settled, options)
+    found = _below_movies(settled.defects_path)
     return msgspec.structs.replace(
         ask,
         gain_rotation=rotation,
@@ -82,7 +87,15 @@ def as_taken(ask: MotionRequest, settled: MovieSettled, options: Options) -> Mot
         pre_exposure_e_A2=ask.pre_exposure_e_A2 + (settled.pre_exposure_e_A2 or 0.0),
         eer_grouping=eer_grouping(settled, options) if settled.format == "eer" else None,
         eer_upsampling=eer_upsampling(options) if settled.format == "eer" else None,
+        defect_path=ask.defect_path or found,
+        defects_found=ask.defect_path is None and found is not None,
+        frame_doses=None if settled.format == "eer" else settled.frame_doses,
     )
+
+
+def _below_movies(path: str | None) -> str | None:
+    """Return a file of the acquisition as the project names it."""
+    return path if path is None or path.startswith("/") else f"Movies/{path}"
 
 
 def eer_grouping(settled: MovieSettled, options: Options) -> int:
@@ -145,7 +158,7 @@ def motion_request(
         movie_path=path,
         root=output_root(process, path),
         gain_path=gain,
-        gain_name=gain,
+        gain_name=None if gain is None else gain_copy(gain, process),
         gain_rotation=options.choice("gain_rot"),
         gain_flip=options.choice("gain_flip"),
         width_px=settled.width_px,

@@ -8,10 +8,12 @@ class MotionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     movie: str
     movie_path: str
-    # <root>.mrc, .star and _shifts.png are made, and as asked _noDW, _PS, _EVN and _ODD.mrc.
+    # <root>.mrc, .star, .log and _shifts.png are made, and as asked _noDW, _PS, _EVN and _ODD.mrc.
     root: str
     gain_path: str | None
-    gain_name: str | None  # as written into the per-movie STAR
+    # As written into the per-movie STAR; where it is another file than `gain_path`, that one is
+    # made, once for all movies.
+    gain_name: str | None
     gain_rotation: int
     gain_flip: int
     width_px: int | None  # of the file; None, like the next two: whatever it has
@@ -40,7 +42,9 @@ class MotionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     max_iter: int = 10
     early_dose_e_A2: float = 4.0
     defect_path: str | None = None
+    defects_found: bool = False  # beside the movie, not asked for: what cannot be read is left out
     skip_defects: bool = False
+    frame_doses: tuple[tuple[float, int], ...] | None = None  # e/A^2, how many such frames
 
 
 class MotionResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +59,7 @@ class MotionResult(msgspec.Struct, frozen=True, kw_only=True):
     converged: bool
     hot_pixels: int
     local_rmsd_px: float | None = None  # of the patches from the local model; None without one
+    reference_note: str = ""  # how the gain was made to fit, or why defects are not used
 
 
 class CtfRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -108,3 +113,4 @@ class CtfResult(msgspec.Struct, frozen=True, kw_only=True):
     tilt_angle_deg: float | None = None
     tilt_axis_deg: float | None = None
     tilt_log_odds: float | None = None
+    mean_intensity: float | None = None  # of the micrograph; None without one

@@ -56,7 +56,7 @@ class Prep(Flow):
     ):
         super().__init__(shell, settings)
         self._views, self._options = views, shell.options
-        self._digests: dict[str, str] = {}
+        self._said: set[str] = set()
 
     def empty(self) -> PrepState:
         """Return the state before any event."""
@@ -102,6 +102,7 @@ class Prep(Flow):
         match body:
             case MovieImported():
                 state.imported[body.movie] = body.settled
+                state.first_gain = state.first_gain or body.settled.gain_path
                 self.again(state, body.movie)
             case MicrographCorrected():
                 state.corrected[body.movie] = body
@@ -152,6 +153,10 @@ class Prep(Flow):
         path = plan.movie_path(settled)
         ask = plan.motion_request(settled, path, gain_name, options, process)
         ask = plan.as_taken(ask, settled, options)
+        if gain_name is not None and not options.text("fn_gain_ref"):
+            is_usual = settled.gain_path == state.first_gain
+            copy = plan.gain_copy(gain_name, process, is_usual=is_usual)
+            ask = msgspec.structs.replace(ask, gain_name=copy)
         request = msgspec.msgpack.encode(ask)
         planes = [p for p in (ask.gain_path, ask.defect_path) if p]
         digests = [file_digest(self._views.project / path) for path in planes] or [""]
@@ -236,6 +241,9 @@ class Prep(Flow):
             ),
             acquired_at=settled.acquired_at,
             took_s=done.reply.took_s,
+            motion_total_px=corrected.motion_total_px,
+            motion_early_px=corrected.motion_early_px,
+            motion_late_px=corrected.motion_late_px,
             **msgspec.structs.asdict(got),
         )
 
@@ -251,11 +259,15 @@ class Prep(Flow):
         """Return the log line of an event."""
         match body:
             case MicrographCorrected():
-                return "INFO", {
+                fields: dict[str, object] = {
                     "movie": short(body.movie),
                     "motion_px": body.motion_total_px,
                     "took_s": body.took_s,
                 }
+                if not body.reference_note or body.reference_note in self._said:
+                    return "INFO", fields
+                self._said.add(body.reference_note)  # once: it is the same for every movie
+                return "WARNING", {**fields, "note": body.reference_note}
             case MicrographCtf():
                 return "INFO", {
                     "movie": short(body.movie),

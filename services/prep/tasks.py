@@ -12,12 +12,13 @@ import numpy as np
 from algorithms.formats import mrc, star
 from algorithms.formats.defects import load_defects
 from algorithms.formats.errors import FormatError
-from algorithms.formats.gain import load_gain
 from algorithms.formats.movie import EerMovie, EerOptions, Movie, open_movie
 from algorithms.motion import CorrectedMovie, MotionError, MotionOptions, correct_movie
 from algorithms.motion.starfile import motion_star
 from services.kit.errors import Code, Refused
 from services.kit.work import CODE_VERSION, Output
+from services.prep.gains import gain_of_movie, size_note
+from services.prep.motionlog import write_log
 from services.prep.requests import MotionRequest, MotionResult
 from services.prep.shiftplot import shift_plot
 
@@ -34,12 +35,13 @@ def motioncorr(request: bytes, folder: Path, project: Path) -> Output:
     ask = msgspec.msgpack.decode(request, type=MotionRequest)
     options = _options(ask)
     try:
-        corrected = _correct(ask, options, project)
+        corrected, note = _correct(ask, options, project)
     except FormatError as error:
         raise Refused(Code(error.code), str(error)) from error
     except MotionError as error:
         raise Refused(Code(error.code), f"{ask.movie_path}: {error}") from error
-    files = _write_motion(ask, options, corrected, folder)
+    write_log(folder / "m.log", ask, options, corrected, note)
+    files = {"m.log": f"{ask.root}.log"} | _write_motion(ask, options, corrected, folder)
     height, width = corrected.image.shape
     result = MotionResult(
         width_px=width,
@@ -51,6 +53,7 @@ def motioncorr(request: bytes, folder: Path, project: Path) -> Output:
         converged=corrected.converged,
         hot_pixels=len(corrected.hot_pixels),
         local_rmsd_px=corrected.local_rmsd_px,
+        reference_note=note,
     )
     return Output(msgspec.msgpack.encode(result), files)
 
@@ -60,6 +63,7 @@ def _options(ask: MotionRequest) -> MotionOptions:
         pixel_size_A=ask.pixel_size_A,
         voltage_kV=ask.voltage_kV,
         dose_per_frame=ask.dose_per_frame_e_A2,
+        frame_doses=_each(ask.frame_doses),
         pre_exposure=ask.pre_exposure_e_A2,
         first_frame=ask.first_frame,
         last_frame=ask.last_frame,
@@ -81,7 +85,14 @@ def _options(ask: MotionRequest) -> MotionOptions:
     )
 
 
-def _correct(ask: MotionRequest, options: MotionOptions, project: Path) -> CorrectedMovie:
+def _each(doses: tuple[tuple[float, int], ...] | None) -> tuple[float, ...] | None:
+    """Return the dose of every frame."""
+    return None if doses is None else tuple(dose for dose, count in doses for _ in range(count))
+
+
+def _correct(
+    ask: MotionRequest, options: MotionOptions, project: Path
+) -> tuple[CorrectedMovie, str]:
     eer = EerOptions(upsampling=ask.eer_upsampling or 1, grouping=ask.eer_grouping)
     with open_movie(project / ask.movie_path, eer=eer) as movie:
         found = (movie.nx, movie.ny, movie.n_frames)
@@ -94,33 +105,24 @@ def _correct(ask: MotionRequest, options: MotionOptions, project: Path) -> Corre
                 f"{ask.movie_path} is {found[0]} x {found[1]} x {found[2]} now and was "
                 f"{expected[0]} x {expected[1]} x {expected[2]} when it settled: it was replaced",
             )
-        gain = None if ask.gain_path is None else _gain(ask, project, movie)
-        defects = None if ask.defect_path is None else _defects(ask, project, movie)
-        return correct_movie(movie, gain, options, seed=seed_of(ask.movie), defects=defects)
+        gain, note = gain_of_movie(ask, project, movie), size_note(ask, project, movie)
+        defects, problem = _defects(ask, project, movie)
+        seed = seed_of(ask.movie)
+        corrected = correct_movie(movie, gain, options, seed=seed, defects=defects)
+        return corrected, "; ".join(filter(None, (note, problem)))
 
 
-def _gain(ask: MotionRequest, project: Path, movie: Movie) -> np.ndarray:
-    path = project / (ask.gain_path or "")
+def _defects(ask: MotionRequest, project: Path, movie: Movie) -> tuple[np.ndarray | None, str]:
+    """Return the map of defects, and why there is none where one was found and cannot be read."""
+    if ask.defect_path is None:
+        return None, ""
+    path = project / ask.defect_path
     try:
-        return load_gain(
-            path,
-            (movie.ny, movie.nx),
-            rotation=ask.gain_rotation,
-            flip=ask.gain_flip,
-            is_eer=isinstance(movie, EerMovie),
-        )
-    except (FormatError, OSError) as error:
-        raise Refused(Code.GAIN_MISMATCH, f"the gain reference {path} does not fit: {error}") from (
-            error
-        )
-
-
-def _defects(ask: MotionRequest, project: Path, movie: Movie) -> np.ndarray:
-    path = project / (ask.defect_path or "")
-    try:
-        return load_defects(path, (movie.ny, movie.nx))
+        return load_defects(path, (movie.ny, movie.nx)), ""
     except (FormatError, OSError) as error:
         detail = f"the defect file {path} does not fit: {error}"
+        if ask.defects_found:
+            return None, f"defects are found by their brightness only: {detail}"
         raise Refused(Code.GEOMETRY_MISMATCH, detail) from error
 
 
