@@ -9,11 +9,14 @@ from torch import Tensor
 
 from algorithms.ctffit.fit import fit_ctf
 from algorithms.ctffit.spectrum import spectrum_of_image
+from algorithms.ctffit.tiles import levelled_spectrum, tile_edge_px
 from algorithms.ctffit.tilt import fit_tilt
-from algorithms.ctffit.types import CtfFit, CtfFitOptions
+from algorithms.ctffit.types import CtfFit, CtfFitOptions, Tilt
 
 # Box of the second fit where the rings are too narrow for the first one.
 FINE_BOX_PX = 1024
+# Log of the odds that make a tilt worth taking out.
+PROVEN_LOG_ODDS = 10.0
 
 
 def estimate_ctf(
@@ -59,8 +62,31 @@ def estimate_ctf(
             # Selections compare scores, and those of a finer box are lower.
             fit = dataclasses.replace(again, score=fit.score)
     if options.find_tilt and fit.reliable:
-        fit = dataclasses.replace(fit, tilt=fit_tilt(image, pixel_size_A, fit, options))
+        tilt = fit_tilt(image, pixel_size_A, fit, options)
+        if tilt.log_odds > PROVEN_LOG_ODDS:
+            fit = _levelled(image, pixel_size_A, fit, tilt, options, device)
+        fit = dataclasses.replace(fit, tilt=tilt)
     return fit
+
+
+def _levelled(
+    image: Tensor,
+    pixel_size_A: float,
+    fit: CtfFit,
+    tilt: Tilt,
+    options: CtfFitOptions,
+    device: str,
+) -> CtfFit:
+    """Fit to the spectrum with the tilt taken out, where that has the better rings."""
+    size = fit.diagnostic.shape[-1]
+    if tile_edge_px(size, pixel_size_A) > min(image.shape[-2:]):
+        return fit
+    defocus_A = 0.5 * (fit.defocus_u_A + fit.defocus_v_A)
+    level = levelled_spectrum(image, pixel_size_A, defocus_A, tilt.change_from_middle_A, size)
+    again = fit_ctf(*level, options, device)
+    if not again.reliable or again.max_resolution_A >= fit.max_resolution_A:
+        return fit
+    return dataclasses.replace(again, score=fit.score)
 
 
 def needs_finer_box(fit: CtfFit, options: CtfFitOptions) -> bool:

@@ -70,7 +70,7 @@ def fit_ctf(
     if options.find_thickness and not doubts:
         optics, thickness_A = _slab(host, pixel_size_A, found, optics, options)
     profile = make_profile(flat.cpu(), pixel_size_A, optics, options, thickness_A or 0.0)
-    resolution = _fit_resolution_A(profile, pixel_size_A)
+    resolution = _fit_resolution_A(profile, pixel_size_A, options)
     whole = to_polar(host, pixel_size_A, options.min_resolution_A, 2.0 * pixel_size_A)
     return CtfFit(
         defocus_u_A=optics.defocus_u_A,
@@ -95,11 +95,12 @@ def fit_ctf(
     )
 
 
-def _fit_resolution_A(profile: Profile, pixel_size_A: float) -> float:
+def _fit_resolution_A(profile: Profile, pixel_size_A: float, options: CtfFitOptions) -> float:
     """To where the rings follow the model, in A."""
-    found = 1.0 / float(profile.s[fit_resolution_bin(profile.frc)])
     # The curves go on into the corners of the square; beyond Nyquist they prove nothing.
-    return min(max(found, 2.0 * pixel_size_A), WORST_RESOLUTION_A)
+    first, last = np.searchsorted(profile.s, (1.0 / options.min_resolution_A, 0.5 / pixel_size_A))
+    found = fit_resolution_bin(profile.frc[:last], int(first)) * float(profile.s[1])
+    return min(max(1.0 / found, 2.0 * pixel_size_A), WORST_RESOLUTION_A)
 
 
 def _aliasing_A(profile: Profile) -> float | None:

@@ -38,6 +38,11 @@ class HalfPlane:
     r2_sin: Tensor
 
 
+def mean_of(image: Tensor) -> Tensor:
+    """Mean of an image `[ny, nx]`, summed row by row: the same for any number of threads."""
+    return image.mean(1, dtype=torch.float64).mean().float()
+
+
 @lru_cache(maxsize=8)
 def plane(size: int, device: torch.device) -> Plane:
     """Coordinates of a plane `[size, size]`."""

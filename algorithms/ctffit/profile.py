@@ -185,7 +185,11 @@ def _equiphase(
 
 
 def _read_out(place: Tensor, pixels: Tensor, wanted: np.ndarray, bins: int) -> np.ndarray:
-    """Averages of pixels by place, shared between the two nearest bins, at `wanted` places."""
+    """Averages of pixels by place, around `wanted` places and half way to their neighbours.
+
+    A pixel is shared between the two nearest bins. Where wanted places are nearer than two bins,
+    what lies between two bins is interpolated.
+    """
     index = place.long()
     fraction = place - index
     upper = torch.bincount(index, fraction, minlength=bins)
@@ -194,6 +198,15 @@ def _read_out(place: Tensor, pixels: Tensor, wanted: np.ndarray, bins: int) -> n
     total = torch.bincount(index, pixels, minlength=bins) - total_upper
     count[1:] += upper[:-1]
     total[1:] += total_upper[:-1]
-    filled = (count > 1e-9).numpy()
-    average = total.numpy()[filled] / count.numpy()[filled]
-    return np.interp(wanted, np.flatnonzero(filled), average)
+    # Half of what is between two wanted places belongs to each; one bin at least.
+    half = np.maximum(0.5 * np.abs(np.gradient(wanted)), 1.0) if len(wanted) > 1 else 1.0
+    edges = np.arange(bins + 1) - 0.5
+    sums = [np.concatenate([[0.0], np.cumsum(v.numpy())]) for v in (total, count)]
+    inside, number = (
+        np.interp(wanted + half, edges, v) - np.interp(wanted - half, edges, v) for v in sums
+    )
+    filled = number > 1e-9
+    if not filled.any():
+        return np.zeros(len(wanted))
+    places = np.arange(len(wanted))
+    return np.interp(places, places[filled], inside[filled] / number[filled])

@@ -8,10 +8,11 @@ import math
 from itertools import pairwise
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from algorithms.ctffit.polar import PolarSpectrum
-from algorithms.ctffit.search import Optimum, climb, free_parameters, penalty
+from algorithms.ctffit.search import Optimum, astigmatism_width_A, climb, free_parameters
 from algorithms.ctffit.thon import Fade, Matcher, Thon
 from algorithms.ctffit.types import CtfFitOptions
 
@@ -20,6 +21,8 @@ WORST_RESOLUTION_A = 25.0
 ALIASED_BINS = 4
 # Correlation in the sectors left out of the fit where the cross-validated resolution ends.
 CROSS_VALIDATED = 0.15
+# The sliding correlation down to which rings are followed, and how far chance moves it.
+_FOLLOWED, _UNSURE = 0.5, 0.15
 _RANKED_EXTREMA = 7
 _LEAST_HALF_WINDOW = 5
 
@@ -78,16 +81,20 @@ def sliding_correlation(
     return frc, 2.0 / np.sqrt(count)
 
 
-def fit_resolution_bin(frc: np.ndarray) -> int:
-    """Bin to where the rings follow the model: where the correlation stays up."""
-    above_01 = above_05 = above_066 = 0
-    for k in range(int(0.1 * len(frc)), len(frc)):
-        if (above_01 > 3 and frc[k] < 0.1) or (above_066 > 3 and frc[k] < 0.5):
-            return k
-        above_01 += frc[k] > 0.1
-        above_05 += frc[k] > 0.5
-        above_066 += frc[k] > 0.66
-    return len(frc) - 1 if above_05 else 1
+def fit_resolution_bin(frc: np.ndarray, first_bin: int) -> float:
+    """Bin (with a fraction) to where the rings follow the model: where `frc` falls below 0.5.
+
+    CTFFIND takes the first bin below 0.5. A spectrum dips (proteins scatter little near 6 A) and
+    comes back, and chance decides there on which side of 0.5 the correlation is. Here it is made
+    to fall first, by least squares: a dip and what comes back behind it become their mean. What
+    is left of chance is shared out: the bin is the mean of those below 0.35 to 0.65. Where the
+    correlation falls straight and once, that is CTFFIND's bin.
+    """
+    if len(frc) <= first_bin:
+        return float(first_bin)
+    falling = -isotonic_regression(-frc[first_bin:]).x
+    share = (falling - (_FOLLOWED - _UNSURE)) / (2.0 * _UNSURE)
+    return first_bin + float(np.clip(share, 0.0, 1.0).sum())
 
 
 def aliasing_bin(extrema: np.ndarray) -> int | None:
@@ -116,7 +123,7 @@ def cross_validated_A(
     """
     thon = Thon.of(options)
     matcher = Matcher(band.sectors(0, 2), thon, found.fade)
-    x, _ = climb(matcher, found.x, free_parameters(options), penalty(band, options))
+    x, _ = climb(matcher, found.x, free_parameters(options), astigmatism_width_A(options))
     other = whole.sectors(1, 2)
     # The flat envelope: every window is compared for itself.
     model = Matcher(other, thon, Fade(0.0)).model(x)

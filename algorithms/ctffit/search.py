@@ -59,7 +59,7 @@ def search(polar: PolarSpectrum, options: CtfFitOptions, low_A: float, high_A: f
     candidates, fade = _scan(polar, options, thon, low_A, high_A)
     free = free_parameters(options)
     matcher = Matcher(polar, thon, fade)
-    climbed = (climb(matcher, x, free, penalty(polar, options)) for x in candidates)
+    climbed = (climb(matcher, x, free, astigmatism_width_A(options)) for x in candidates)
     best = max(climbed, key=lambda found: found[1])[0]
     found = polish(polar, best, thon, free, options)
     margin = 2.0 * options.defocus_step_A
@@ -72,7 +72,7 @@ def polish(
 ) -> Optimum:
     """Climb from parameters `[7]` under the envelope that suits them best."""
     fade = best_fade(polar, x, thon)
-    x, correlation = climb(Matcher(polar, thon, fade), x, free, penalty(polar, options))
+    x, correlation = climb(Matcher(polar, thon, fade), x, free, astigmatism_width_A(options))
     return Optimum(x=x, fade=fade, correlation=correlation)
 
 
@@ -93,11 +93,9 @@ def free_parameters(options: CtfFitOptions) -> list[int]:
     return [DM, P, Q, SHIFT] if options.find_phase_shift else [DM, P, Q]
 
 
-def penalty(polar: PolarSpectrum, options: CtfFitOptions) -> float:
-    """Cost of p^2 + q^2 in 1/A^2: the mild preference for no astigmatism."""
-    if options.astigmatism_tolerance_A <= 0.0:
-        return 0.0
-    return 2.0 / (options.astigmatism_tolerance_A**2 * polar.grid.n_pixels)
+def astigmatism_width_A(options: CtfFitOptions) -> float:
+    """Half width of the preference for no astigmatism, of half the astigmatism; inf for none."""
+    return 0.5 * options.astigmatism_tolerance_A or math.inf
 
 
 def overfocus_correlation(polar: PolarSpectrum, found: Optimum, options: CtfFitOptions) -> float:
@@ -107,11 +105,14 @@ def overfocus_correlation(polar: PolarSpectrum, found: Optimum, options: CtfFitO
     do, because with the defocus turned round they act the other way.
     """
     matcher = Matcher(polar, Thon.of(options).turned(), found.fade)
-    return climb(matcher, found.x, free_parameters(options), penalty(polar, options))[1]
+    return climb(matcher, found.x, free_parameters(options), astigmatism_width_A(options))[1]
 
 
-def climb(matcher: Matcher, start: Tensor, free: list[int], cost: float) -> tuple[Tensor, float]:
+def climb(matcher: Matcher, start: Tensor, free: list[int], width_A: float) -> tuple[Tensor, float]:
     """Climb to the nearest maximum by damped Gauss-Newton steps.
+
+    What grows is the likelihood, n r^2 / 2 for a correlation r in n bins, times a Cauchy density of
+    the astigmatism: one that is smaller than its error is pulled to none, one that is not stays.
 
     Parameters
     ----------
@@ -121,39 +122,42 @@ def climb(matcher: Matcher, start: Tensor, free: list[int], cost: float) -> tupl
         Parameters `[7]`.
     free
         Places of those that may change.
-    cost
-        Taken off per A^2 of p^2 + q^2.
+    width_A
+        Of the Cauchy density of (p, q).
 
-    Returns the parameters (float64) and the correlation there, less the cost.
+    Returns the parameters (float64) and the correlation there.
     """
     x = start.double().clone()
     scale = torch.tensor([SCALES[which] for which in free], dtype=torch.float64)
     astigmatic = torch.tensor([which in (P, Q) for which in free], dtype=torch.float64)
 
-    def judged(x: Tensor) -> tuple[float, Tensor, Tensor]:
+    def judged(x: Tensor) -> tuple[float, Tensor, Tensor, float]:
         match = matcher.match(x, free)
-        value = match.value - cost * float(x[P] ** 2 + x[Q] ** 2)
-        gradient = match.gradient - 2.0 * cost * astigmatic * x[free]
-        hessian = match.hessian + torch.diag(2.0 * cost * astigmatic)
-        return value, gradient * scale, hessian * scale[:, None] * scale[None, :]
+        sharpness = matcher.n_bins * max(abs(match.value), 1e-3)
+        squared = float(x[P] ** 2 + x[Q] ** 2)
+        pull = 3.0 * astigmatic / (width_A**2 + squared)
+        value = 0.5 * sharpness * match.value - 1.5 * math.log1p(squared / width_A**2)
+        gradient = sharpness * match.gradient - pull * x[free]
+        hessian = sharpness * match.hessian + torch.diag(pull)
+        return value, gradient * scale, hessian * scale[:, None] * scale[None, :], match.value
 
-    value, gradient, hessian = judged(x)
+    value, gradient, hessian, correlation = judged(x)
     damping = 0.1
     for _ in range(_CLIMB_STEPS):
-        diagonal = torch.diag(hessian.diagonal() * damping + 1e-12)
+        diagonal = torch.diag(hessian.diagonal() * damping + 1e-9)
         step = torch.linalg.solve(hessian + diagonal, gradient)
         trial = x.clone()
         trial[free] += step * scale
         found = judged(trial)
         small = float(step.abs().max()) * SCALES[DM] < _TOLERANCE_A
         if found[0] > value:
-            x, (value, gradient, hessian) = trial, found
+            x, (value, gradient, hessian, correlation) = trial, found
             damping *= 0.2
         else:
             damping = max(damping * 6.0, 1e-2)
         if small or damping > 1e6:
             break
-    return x, value
+    return x, correlation
 
 
 def astigmatism_grid(options: CtfFitOptions) -> Tensor:

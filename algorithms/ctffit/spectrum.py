@@ -12,7 +12,7 @@ from torch import Tensor
 
 from algorithms import fourier
 from algorithms.ctf import Ctf, value
-from algorithms.ctffit.plane import plane
+from algorithms.ctffit.plane import mean_of, plane
 from algorithms.ctffit.types import CtfFitOptions
 
 _CROSS_PX = 12
@@ -25,7 +25,7 @@ def spectrum_of_image(
 ) -> tuple[Tensor, float]:
     """Centred amplitudes `[size, size]` of a micrograph `[ny, nx]`, and their pixel size in A."""
     shape = (int(image.shape[-2]), int(image.shape[-1]))
-    amplitudes = fourier.rfft2(image.float() - image.float().mean()).abs()
+    amplitudes = fourier.rfft2(image.float() - mean_of(image)).abs()
     amplitudes[0, 0] = 0.0
     new_pixel = max(pixel_size_A, target_pixel_A)
     centred = fourier.zoom_spectrum(amplitudes, shape, pixel_size_A, size, new_pixel)

@@ -17,7 +17,7 @@ from torch import Tensor
 from algorithms.ctf import wavelength_A
 from algorithms.ctffit.bank import Bank
 from algorithms.ctffit.polar import PolarSpectrum
-from algorithms.ctffit.search import Optimum, climb, free_parameters, penalty
+from algorithms.ctffit.search import Optimum, astigmatism_width_A, climb, free_parameters
 from algorithms.ctffit.thon import DM, THICKNESS, Fade, Matcher, P, Q, Thon, modulation
 from algorithms.ctffit.types import CtfFitOptions
 
@@ -107,7 +107,7 @@ def _settle(polar: PolarSpectrum, x: Tensor, options: CtfFitOptions) -> tuple[Op
         x = x.clone()
         x[THICKNESS] = decay.thickness_A
         matcher = Matcher(polar, thon, decay.fade)
-        x, correlation = climb(matcher, x, free, penalty(polar, options))
+        x, correlation = climb(matcher, x, free, astigmatism_width_A(options))
         decay = _decay(_height(polar, x, thon), decay.thickness_A, wave)
     return Optimum(x=x, fade=decay.fade, correlation=correlation), decay
 

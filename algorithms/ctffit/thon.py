@@ -81,6 +81,11 @@ def modulation(s2: Tensor, thickness_A: float, thon: Thon) -> tuple[Tensor | flo
     return contrast, (torch.cos(xi) - contrast) / thickness_A
 
 
+def _total(values: Tensor) -> float:
+    """Sum of `[sectors, rings]`, row by row: the same for any number of threads."""
+    return float(values.sum(1).sum())
+
+
 @dataclass(frozen=True)
 class Match:
     """Correlation with a model, its gradient `[k]` and Gauss-Newton Hessian `[k, k]`."""
@@ -106,7 +111,8 @@ class Matcher:
     def __init__(self, polar: PolarSpectrum, thon: Thon, fade: Fade):
         self._polar, self._thon = polar, thon
         self._weight = polar.grid.root * fade.at(polar.grid.s2)
-        self._norm = math.sqrt(float(polar.data.square().sum()))
+        self._norm = math.sqrt(_total(polar.data.square()))
+        self.n_bins = polar.grid.n_bins
 
     def model(self, x: Tensor) -> Tensor:
         """Rings `[sectors, rings]` of parameters `[7]`, background projected out."""
@@ -118,8 +124,8 @@ class Matcher:
     def value(self, x: Tensor) -> float:
         """Correlation at parameters `[7]`."""
         model = self.model(x)
-        product = float((self._polar.data * model).sum())
-        return product / max(self._norm * math.sqrt(float(model.square().sum())), 1e-30)
+        product = _total(self._polar.data * model)
+        return product / max(self._norm * math.sqrt(_total(model.square())), 1e-30)
 
     def match(self, x: Tensor, free: list[int]) -> Match:
         """Correlation at parameters `[7]`, with derivatives by those that are `free`."""
@@ -129,9 +135,9 @@ class Matcher:
         cosine = torch.cos(twice).mul_(self._weight)
         slope = torch.sin(twice).mul_(self._weight).mul_(2.0 * contrast)
         model = project_out(-contrast * cosine, grid.basis)
-        squares = max(float(model.square().sum()), 1e-30)
+        squares = max(_total(model.square()), 1e-30)
         norm = max(self._norm * math.sqrt(squares), 1e-30)
-        value = float((self._polar.data * model).sum()) / norm
+        value = _total(self._polar.data * model) / norm
         # d value = <data / norm - value / |model|^2 model, d model>: the data and the projected
         # model need no second projection.
         direction = (self._polar.data / norm).sub_(model, alpha=value / squares)

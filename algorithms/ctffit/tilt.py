@@ -16,12 +16,17 @@ from torch import Tensor
 from algorithms.ctf import smooth_parameters
 from algorithms.ctffit.bank import Bank
 from algorithms.ctffit.polar import PolarGrid, PolarSpectrum, polar_grid
-from algorithms.ctffit.search import best_fade, climb, free_parameters, penalty
+from algorithms.ctffit.search import astigmatism_width_A, best_fade, climb, free_parameters
 from algorithms.ctffit.thon import DM, GX, GY, SHIFT, Fade, Matcher, P, Q, Thon
-from algorithms.ctffit.tiles import Tiles, place_tiles, tile_spectra
+from algorithms.ctffit.tiles import Tiles, place_tiles, tile_edge_px, tile_spectra
 from algorithms.ctffit.types import CtfFit, CtfFitOptions, Tilt
 
-_SIZE, _SECTORS, _CROSS_PX = 256, 36, 5
+# Rings come from as far as 2 lambda dz s, some 100 A: a tile has to be much wider to see them
+# whole, and not so wide that the defocus changes in it. Small micrographs have smaller tiles.
+_SIZES, _SECTORS, _CROSS_PX = (384, 256), 36, 5
+# As many bins of overlapping, tapered tiles tell what one would tell alone (sine window, half
+# overlap: 1.2 by neighbours and 1.5 by frequency along each axis).
+_ALIKE = 3.2
 _STEP_A = 50.0
 _ANGLES_DEG = tuple(range(0, 73, 3))
 _AXES_DEG = tuple(range(0, 360, 10))
@@ -64,7 +69,7 @@ def fit_tilt(image: Tensor, pixel_size_A: float, fit: CtfFit, options: CtfFitOpt
     polar = PolarSpectrum(grid=whole, data=cut.data.flatten(0, 1))
     fade = best_fade(polar, start, thon)
     matcher = Matcher(polar, thon, fade)
-    free, cost = free_parameters(options), penalty(polar, options)
+    free, cost = free_parameters(options), astigmatism_width_A(options)
     flat = climb(matcher, start, free, cost)[1]
     found = [
         climb(matcher, plane, [*free, GX, GY], cost) for plane in _planes(cut, start, thon, fade)
@@ -75,15 +80,15 @@ def fit_tilt(image: Tensor, pixel_size_A: float, fit: CtfFit, options: CtfFitOpt
         gradient_y=float(x[GY]),
         width_A=image.shape[-1] * pixel_size_A,
         height_A=image.shape[-2] * pixel_size_A,
-        log_odds=0.5 * whole.n_bins * (correlation**2 - max(flat, 0.0) ** 2),
+        log_odds=0.5 * whole.n_bins / _ALIKE * (correlation**2 - max(flat, 0.0) ** 2),
     )
 
 
 def _cut(image: Tensor, pixel_size_A: float, options: CtfFitOptions) -> _Cut:
     shape = (int(image.shape[-2]), int(image.shape[-1]))
-    tiles = place_tiles(shape, pixel_size_A, _SIZE)
+    tiles = _tiles(shape, pixel_size_A)
     grid = polar_grid(
-        _SIZE,
+        tiles.size,
         tiles.pixel_size_A,
         options.min_resolution_A,
         options.max_resolution_A,
@@ -92,6 +97,14 @@ def _cut(image: Tensor, pixel_size_A: float, options: CtfFitOptions) -> _Cut:
     )
     data = torch.stack([grid.bin(spectrum.cpu()) for spectrum in tile_spectra(image, tiles)])
     return _Cut(tiles, grid, data)
+
+
+def _tiles(shape: tuple[int, int], pixel_size_A: float) -> Tiles:
+    """The widest tiles of which two fit side by side into a micrograph, else the smallest."""
+    for size in _SIZES[:-1]:
+        if 2 * tile_edge_px(size, pixel_size_A) <= min(shape):
+            return place_tiles(shape, pixel_size_A, size)
+    return place_tiles(shape, pixel_size_A, _SIZES[-1])
 
 
 def _parameters(fit: CtfFit) -> Tensor:

@@ -23,8 +23,8 @@ class CtfFitOptions:
     min_defocus_A, max_defocus_A, defocus_step_A
         Range and step of the exhaustive search; widened once if the best value is at its end.
     astigmatism_tolerance_A
-        Width of the mild preference for no astigmatism; 0 for none. (RELION's 100 A pulls
-        1500 A of astigmatism back by 25 A at a signal-to-noise ratio of 0.05.)
+        Width of the preference for no astigmatism, and of CTFFIND's penalty in the score; 0 for
+        none. The preference is a Cauchy density: what is well measured is not pulled.
     exhaustive_astigmatism
         Whether the search tries astigmatism up to 10000 A instead of 2800 A everywhere.
     find_thickness, find_tilt
@@ -41,7 +41,7 @@ class CtfFitOptions:
     min_defocus_A: float = 5000.0
     max_defocus_A: float = 50000.0
     defocus_step_A: float = 50.0
-    astigmatism_tolerance_A: float = 500.0
+    astigmatism_tolerance_A: float = 100.0
     exhaustive_astigmatism: bool = False
     find_thickness: bool = False
     find_tilt: bool = False
@@ -106,6 +106,10 @@ class Tilt:
         """Defocus at a place, in A from the corner of the array, less that in the middle."""
         across, up = x_A - 0.5 * self.width_A, y_A - 0.5 * self.height_A
         return self.gradient_x * across + self.gradient_y * up
+
+    def change_from_middle_A(self, x_A: Tensor, y_A: Tensor) -> Tensor:
+        """Defocus at places in A from the middle, less that in the middle."""
+        return self.gradient_x * x_A + self.gradient_y * y_A
 
 
 @dataclass(frozen=True, kw_only=True)

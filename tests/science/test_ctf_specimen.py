@@ -68,6 +68,22 @@ def test_tilt(seed: int, angle: float, axis: float) -> None:
     assert change == pytest.approx(1000.0 * math.tan(math.radians(angle)), rel=0.2)
 
 
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=ALL) for s in range(1, 20))])
+def test_tilt_of_a_small_noisy_field(seed: int) -> None:
+    # The other images of section 9.4: 2048 px of 1.0 A, signal-to-noise ratio 0.05.
+    image = tilted(seed, optics(16000, 15500, 20), 30.0, 40.0, snr=0.05, b_A2=60)
+    fit = estimate_ctf(image, 1.0, replace(OPTIONS, find_tilt=True))
+    tilt = fit.tilt
+    assert tilt is not None and tilt.log_odds > 50.0
+    assert abs(tilt.angle_deg - 30.0) < 3.0
+    assert between(tilt.axis_deg, 40.0) < 5.0
+    # With the tilt taken out, the rings go on beyond where they end in the sum of all places.
+    blurred = estimate_ctf(image, 1.0, OPTIONS)
+    assert fit.max_resolution_A < 0.95 * blurred.max_resolution_A
+    assert fit.cross_validated_A < 0.95 * blurred.cross_validated_A
+    assert abs(fit.defocus_u_A - 16000) < 80 and abs(fit.defocus_v_A - 15500) < 80
+
+
 def test_a_flat_specimen_is_flat() -> None:
     image = micrograph(1, optics(15400, 14600, 20), snr=0.1, b_A2=60)
     tilt = estimate_ctf(image, 1.0, replace(OPTIONS, find_tilt=True)).tilt
