@@ -4,14 +4,30 @@ Source: preprocessing.md section 5.2, step 6.
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from algorithms import extractloops
+from algorithms.jit import compiled
+
 FLAT = 1e-10  # a background without this much deviation has nothing to normalise by
 # Single precision leaves so much of a constant, relative to it.
-ROUNDING = 2e-6
+ROUNDING = 1e-5
+
+
+class Levelled(NamedTuple):
+    """Images with their background at 0, in the memory they were in.
+
+    `flat` `[n]` is True where the background is constant; such an image is not scaled. `moments`
+    `[4]` are minimum, maximum, sum and sum of squares of all images.
+    """
+
+    images: Tensor
+    flat: np.ndarray
+    moments: np.ndarray
 
 
 class Background:
@@ -37,33 +53,55 @@ class Background:
         plane = torch.stack(terms, dim=-1).reshape(-1, len(terms))
         fit = torch.zeros(len(terms), side * side, dtype=torch.float64)
         fit[:, is_outside] = torch.linalg.pinv(plane[is_outside])
-        self.count = int(is_outside.sum())
+        self.side, self.count = side, int(is_outside.sum())
         self._weights = is_outside.float().div_(self.count).to(device)
         self._fit, self._plane = fit.float().to(device), plane.T.float().contiguous().to(device)
+        inside = ~is_outside.reshape(side, side).numpy()
+        first = np.where(inside.any(1), inside.argmax(1), side)
+        last = np.where(inside.any(1), side - inside[:, ::-1].argmax(1), side)
+        self._circle = np.stack([first, last], axis=1)
+        outer = torch.stack((x, y, torch.ones_like(x)), dim=-1).reshape(-1, 3)[is_outside]
+        self._solve = np.zeros((3, 3))
+        self._solve[2, 2] = 1 / self.count
+        if ramp:
+            self._solve = torch.linalg.inv(outer.T @ outer).numpy()
 
-    def normalise(self, values: Tensor, sign: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Give the background of images `[n, px]` mean 0 and deviation 1, in place.
+    def normalise(self, images: Tensor, sign: float = 1.0) -> Levelled:
+        """Give the background of images `[n, side, side]` mean 0 and deviation 1, in place.
 
         Parameters
         ----------
-        values
-            Images.
+        images
+            float32.
         sign
             -1 inverts the contrast as well.
-
-        Returns
-        -------
-        images
-            The same memory.
-        flat
-            True `[n]` where the background is constant; such an image is not scaled.
         """
+        kernels = (compiled(extractloops.outer_sums), compiled(extractloops.flatten))
+        if images.device.type != "cpu" or None in kernels:
+            return self._by_products(images, sign)
+        outer_sums, flatten = kernels
+        values, count = images.numpy(), len(images)
+        sums, moments = np.empty((count, 3)), np.empty((count, 5))
+        outer_sums(values, self._circle, sums)  # type: ignore[misc]
+        planes = sums @ self._solve.T
+        flatten(values, self._circle, planes, moments)  # type: ignore[misc]
+        deviation = np.sqrt(moments[:, 4] / self.count)
+        flat = deviation <= FLAT + ROUNDING * np.abs(planes[:, 2])
+        factor = sign / np.where(flat, 1.0, deviation)
+        values *= factor.astype(np.float32)[:, None, None]
+        ends = np.sort(moments[:, :2] * factor[:, None], axis=1)
+        sums = (moments[:, 2] @ factor, moments[:, 3] @ factor**2)
+        return Levelled(images, flat, np.array([ends[:, 0].min(), ends[:, 1].max(), *sums]))
+
+    def _by_products(self, images: Tensor, sign: float) -> Levelled:
+        """Do the same by products of matrices."""
+        values = images.view(len(images), -1)
         plane = torch.nn.functional.linear(values, self._fit)
         values.addmm_(plane, self._plane, alpha=-1)
         deviation = torch.sqrt((values * values) @ self._weights)
         flat = deviation <= FLAT + ROUNDING * plane[:, -1].abs()
         values *= (sign / torch.where(flat, 1.0, deviation))[:, None]
-        return values, flat
+        return Levelled(images, flat.cpu().numpy(), moments_of(images))
 
     def replace_dust(
         self,
@@ -98,6 +136,14 @@ class Background:
             noise = np.random.default_rng(int(seeds[i])).standard_normal(len(places))
             drawn = torch.from_numpy(noise).to(values)
             values[i, places] = mean[i] + deviation[i] * drawn
+
+
+def moments_of(images: Tensor) -> np.ndarray:
+    """Return minimum, maximum, sum and sum of squares `[4]` of images `[n, side, side]`."""
+    rows = images.flatten(1)
+    low, high = torch.aminmax(rows)
+    squares = torch.linalg.vector_norm(rows, dim=1).double().square().sum()
+    return np.array([float(v) for v in (low, high, rows.sum(1).double().sum(), squares)])
 
 
 @lru_cache(maxsize=8)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.background import background_of
+from algorithms.background import Levelled, background_of, moments_of
 from algorithms.boxes import BoxSizes, box_sizes
 from algorithms.ctf import Ctf
 from algorithms.windows import gather, level, ramps_of, rescaled, transfer_of
@@ -21,7 +21,7 @@ from algorithms.windows import gather, level, ramps_of, rescaled, transfer_of
 __all__ = ["BoxSizes", "Cutting", "ExtractOptions", "Particles", "box_sizes", "extract"]
 
 # Of a batch on the processor: what is read again is still in its cache. A device wants more.
-BATCH_PIXELS = {"cpu": 500_000, "cuda": 32_000_000}
+BATCH_PIXELS = {"cpu": 300_000, "cuda": 32_000_000}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +138,10 @@ class Cutting:
     ----------
     kept, origin_x_A, origin_y_A, pixel_size_A
         As in `Particles`.
+    shape
+        Of the micrograph, (ny, nx).
+    x_px, y_px
+        Coordinates of the particles that are kept.
     statistics, flat
         As in `Particles`; complete when all batches have been taken.
     """
@@ -157,8 +161,9 @@ class Cutting:
         self._device = torch.device(device)
         self._threads = torch.get_num_threads() if threads is None else threads
         x, y = (np.asarray(v, dtype=np.float64).reshape(-1) for v in coordinates_px)
-        self.kept = _kept((int(image.shape[0]), int(image.shape[1])), x, y, options)
-        x, y = x[self.kept], y[self.kept]
+        self.shape = int(image.shape[0]), int(image.shape[1])
+        self.kept = _kept(self.shape, x, y, options)
+        self.x_px, self.y_px = x, y = x[self.kept], y[self.kept]
         self._x, self._y = np.rint(x).astype(np.int64), np.rint(y).astype(np.int64)
         self._rest = x - self._x, y - self._y
         left_A = 0.0 if options.subpixel else pixel_size_A
@@ -199,10 +204,10 @@ class Cutting:
         found, flats = [], []
         with _one_thread_each(), ThreadPoolExecutor(max(1, self._threads)) as pool:
             many = self._threads > 1 and len(parts) > 1
-            for images, flat in (pool.map if many else map)(self._batch, parts):
-                found.append(_statistics(images))
-                flats.append(flat.cpu().numpy())
-                yield images
+            for done in (pool.map if many else map)(self._batch, parts):
+                found.append(done.moments)
+                flats.append(done.flat)
+                yield done.images
         if found:
             low, high, total, squares = np.array(found).T
             count = len(self) * self.options.final_px**2
@@ -211,7 +216,7 @@ class Cutting:
             self.statistics = (low.min(), high.max(), float(mean), float(deviation))
             self.flat = np.concatenate(flats)
 
-    def _batch(self, part: slice) -> tuple[Tensor, Tensor]:
+    def _batch(self, part: slice) -> Levelled:
         options = self.options
         windows = gather(self._image, self._x[part], self._y[part], options.outer_px, self._zero)
         transfer = self._transfer
@@ -220,18 +225,15 @@ class Cutting:
             transfer = None
         ramps = (self._ramps[0][part], self._ramps[1][part]) if self._ramps else None
         images = _middle(rescaled(windows, options.scaled_px, ramps, transfer), options.final_px)
-        flat = torch.zeros(len(images), dtype=torch.bool)
-        if options.normalise:
-            side = options.final_px
-            background = background_of(side, options.bg_radius_px, options.ramp, str(self._device))
-            values = images.reshape(len(images), -1)
-            seeds = self._seed * 1_000_003 + np.arange(part.start, part.stop)
-            background.replace_dust(values, options.white_dust, options.black_dust, seeds)
-            values, flat = background.normalise(values, -1.0 if options.invert else 1.0)
-            images = values.view(-1, side, side)
-        elif options.invert:
-            images = -images
-        return images, flat
+        if not options.normalise:
+            images = -images if options.invert else images
+            return Levelled(images, np.zeros(len(images), bool), moments_of(images))
+        side = options.final_px
+        background = background_of(side, options.bg_radius_px, options.ramp, str(self._device))
+        seeds = self._seed * 1_000_003 + np.arange(part.start, part.stop)
+        values = images.view(len(images), -1)
+        background.replace_dust(values, options.white_dust, options.black_dust, seeds)
+        return background.normalise(images, -1.0 if options.invert else 1.0)
 
 
 def extract(
@@ -325,14 +327,6 @@ def _middle(images: Tensor, side: int) -> Tensor:
         return images
     first = old // 2 - side // 2
     return images[:, first : first + side, first : first + side].contiguous()
-
-
-def _statistics(images: Tensor) -> tuple[float, float, float, float]:
-    """Return minimum, maximum, sum and sum of squares."""
-    rows = images.flatten(1)
-    low, high = torch.aminmax(rows)
-    squares = torch.linalg.vector_norm(rows, dim=1).double().square().sum()
-    return float(low), float(high), float(rows.sum(1).double().sum()), float(squares)
 
 
 @contextmanager

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from algorithms import ctf as ctfs
+from algorithms import extractloops
 from algorithms.ctf import Ctf
+from algorithms.jit import compiled
 
 # So many rows tell the level of a micrograph well enough to subtract it.
 SAMPLE_ROWS = 8
@@ -47,6 +49,10 @@ def gather(
         return _by_index(image, x, y, box) - zero
     windows = np.empty((len(x), box, box), dtype=np.float32)
     shift = np.float32(zero)
+    kernel = compiled(extractloops.cut) if image.dtype == np.float32 else None
+    if kernel is not None:
+        kernel(image, x - box // 2, y - box // 2, shift, windows)
+        return torch.from_numpy(windows)
     ny, nx = image.shape
     for window, left, top in zip(windows, x - box // 2, y - box // 2, strict=True):
         if 0 <= left <= nx - box and 0 <= top <= ny - box:
@@ -103,17 +109,19 @@ def rescaled(
     if box == scaled and ramps is None and transfer is None:
         return windows
     half = scaled // 2
-    # Columns beyond the new Nyquist are dropped before the second half of the work.
-    spectrum = torch.fft.rfft(windows, norm="forward")[..., : half + 1]
-    spectrum = torch.fft.fft(spectrum, dim=-2, norm="forward")
+    # Columns beyond the new Nyquist are dropped before the second half of the work; then y is the
+    # axis of the memory, until the way back along x.
+    spectrum = torch.fft.rfft(windows, norm="forward")[..., : half + 1].transpose(1, 2)
+    spectrum = torch.fft.fft(spectrum.contiguous(), norm="forward")
     if box > scaled:
-        spectrum = torch.cat([spectrum[:, : half + 1], spectrum[:, box - half + 1 :]], dim=1)
+        spectrum = torch.cat([spectrum[..., : half + 1], spectrum[..., box - half + 1 :]], dim=2)
     if ramps is not None:
-        spectrum *= ramps[0][:, None, : half + 1]
-        spectrum *= ramps[1][:, :, None]
+        spectrum *= ramps[0][:, : half + 1, None]
+        spectrum *= ramps[1][:, None, :]
     if transfer is not None:
-        spectrum *= transfer
-    return torch.fft.irfft2(spectrum, s=(scaled, scaled), norm="forward")
+        spectrum *= transfer.transpose(-1, -2)
+    spectrum = torch.fft.ifft(spectrum, norm="forward").transpose(1, 2)
+    return torch.fft.irfft(spectrum, n=scaled, norm="forward")
 
 
 def ramps_of(shift: np.ndarray, box: int, scaled: int, device: torch.device | str) -> Tensor:
@@ -130,9 +138,12 @@ def ramps_of(shift: np.ndarray, box: int, scaled: int, device: torch.device | st
         Where they are.
     """
     half = scaled // 2
-    orders = np.concatenate([np.arange(half + 1), np.arange(1 - half, 0)])
-    angles = np.outer(shift, orders) * (2 * math.pi / box)
-    return torch.from_numpy(np.exp(1j * angles).astype(np.complex64)).to(device)
+    angles = np.outer(shift, np.arange(half + 1)) * (2 * math.pi / box)
+    ramps = np.empty((len(angles), scaled), dtype=np.complex64)
+    np.cos(angles, out=ramps.real[:, : half + 1], casting="same_kind")
+    np.sin(angles, out=ramps.imag[:, : half + 1], casting="same_kind")
+    np.conjugate(ramps[:, half - 1 : 0 : -1], out=ramps[:, half + 1 :])
+    return torch.from_numpy(ramps).to(device)
 
 
 def transfer_of(

@@ -138,6 +138,7 @@ SETTINGS = {
     "worker_memory": "memory limit per worker; `auto` divides the machine's",
     "scheduler": "address of a running Dask scheduler, instead of own workers",
     "close_when_idle": "end when everything on disk is accounted for (`coldstream process`)",
+    "classify": "carry out 2D classification (`--no-classify`)",
     "settings": "options and variables of the Schemes, such as `prep__motioncorr__bin_factor`",
 }
 

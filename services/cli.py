@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from mdcatch.launch.cli import session_app
-from services import micrographs, running, stories
+from services import micrographs, pages, running, stories
 from services.doctor import doctor
 from services.kit import session as sessions
 from services.kit import site as sites
@@ -34,7 +34,9 @@ keys_app = typer.Typer(no_args_is_help=True, help="CURVE keys, for TCP between h
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(keys_app, name="keys")
 app.add_typer(session_app, name="session")
-micrograph_app = typer.Typer(no_args_is_help=True, help="Keep or reject single micrographs.")
+micrograph_app = typer.Typer(
+    no_args_is_help=True, help="Look at, keep or reject single micrographs."
+)
 app.add_typer(micrograph_app, name="micrograph")
 
 ProjectOption = Annotated[
@@ -68,6 +70,10 @@ SetOption = Annotated[
     ),
 ]
 PixelOption = Annotated[float | None, typer.Option(help="Movie pixel in A, over the metadata.")]
+ClassifyOption = Annotated[
+    bool | None,
+    typer.Option("--classify/--no-classify", help="2D classification (default: yes)."),
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="The site's file (default: /etc/coldstream/coldstream.toml)."),
@@ -151,6 +157,7 @@ def up(  # noqa: PLR0913
     pixel_size: PixelOption = None,
     dose: DoseOption = None,
     voltage: VoltageOption = None,
+    classify: ClassifyOption = None,
     settings: SetOption = None,
     config: ConfigOption = None,
 ) -> int:
@@ -168,6 +175,7 @@ def up(  # noqa: PLR0913
         "pixel_size_A": pixel_size,
         "dose_e_A2": dose,
         "voltage_kV": voltage,
+        "classify": classify,
         "close_when_idle": False,
     }
     _run(project, raw, changes, settings, config)
@@ -191,6 +199,7 @@ def process(  # noqa: PLR0913
     pixel_size: PixelOption = None,
     dose: DoseOption = None,
     voltage: VoltageOption = None,
+    classify: ClassifyOption = None,
     settings: SetOption = None,
     config: ConfigOption = None,
 ) -> int:
@@ -212,6 +221,7 @@ def process(  # noqa: PLR0913
         "pixel_size_A": pixel_size,
         "dose_e_A2": dose,
         "voltage_kV": voltage,
+        "classify": classify,
         "close_when_idle": True,
         # Nothing is being written any more: what is incomplete now stays so.
         "settle_s": 0.5,
@@ -355,20 +365,9 @@ def tail(  # noqa: PLR0913
         return 0
 
 
-@app.command()
-@_command
-def report(
-    project: ProjectOption,
-    out: Annotated[Path | None, typer.Option(help="HTML file (default: P/report.html).")] = None,
-) -> int:
-    """Write a one-file HTML report: ledger, drift, CTF, particles, thumbnails."""
-    from services.demo import make_report
-
-    typer.echo(str(make_report(_layout(project), out)))
-    return 0
-
-
+app.command("report")(_command(pages.report))
 app.command("doctor")(_command(doctor))
+micrograph_app.command("show")(_command(pages.show))
 for function in (micrographs.keep, micrographs.reject, micrographs.auto):
     micrograph_app.command(function.__name__)(_command(function))
 

@@ -12,7 +12,6 @@ import typer
 from services import stories
 from services.kit.errors import Misuse
 from services.kit.ledger import STAGES, Ledger
-from services.kit.paths import Layout
 
 # A demonstration does not wait a quarter of an hour before it calls a file incomplete.
 STUCK_S = 8.0
@@ -46,26 +45,13 @@ def simulate(out: Path, recipe: str, seed: int, *, realtime: bool) -> None:
         )
 
 
-def make_report(layout: Layout, out: Path | None = None, *, simulated: bool = False) -> Path:
-    """Write the HTML report of a project."""
-    from services.kit import session as sessions
-    from services.report.facts import ReportFacts
-    from services.report.html import write_report
-
-    ledger = Ledger(layout, keep_events=True)
-    ledger.update()
-    session = sessions.load(layout)
-    facts = ReportFacts(
-        session=session.name,
-        events=ledger.events or [],
-        simulated=simulated,
-        particle_diameter_A=session.particle_diameter_A,
-    )
-    return write_report(layout.project, out or layout.project / "report.html", facts)
+# Few enough for the few hundred particles of a short session.
+CLASSES = "8"
 
 
 def run_demo(out: Path, recipe: str, seed: int, workers: int | None) -> int:
     """Run the demonstration; returns the exit code."""
+    from services.report.session import make_report
     from services.screen import Screen, totals_line
     from services.setup import set_up
     from services.up import run_session
@@ -79,7 +65,7 @@ def run_demo(out: Path, recipe: str, seed: int, workers: int | None) -> int:
         "stuck_s": STUCK_S,
         "metadata_wait_s": STUCK_S,
     }
-    layout, session = set_up(project, raw, changes, {})
+    layout, session = set_up(project, raw, changes, {"proc__class2d__nr_classes": CLASSES})
     typer.echo(f"a simulated microscope writes to {raw}; RELION project: {project}")
     microscope = multiprocessing.get_context("spawn").Process(
         target=_microscope, args=(raw, recipe, seed), daemon=True

@@ -3,10 +3,17 @@
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
-from services.kit.ledger import Ledger
+from services.kit.ledger import Classification, Ledger
 
 COLOURS = {"WARNING": "yellow", "ERROR": "red"}
 _STAGES = {"mdcatch": "movies settled", "prep": "micrographs", "proc": "particles cut out"}
@@ -21,6 +28,13 @@ def totals_line(ledger: Ledger) -> str:
         f"{mdcatch.seen} movies seen: {proc.done} done, {refused} refused, {pending} pending; "
         f"{prep.done} with CTF, {sum(ledger.particles.values())} particles"
     )
+
+
+def _classes(now: Classification) -> str:
+    """Return how far a classification is, for the end of a line."""
+    if now.status != "running" or not now.iteration:
+        return ""
+    return f"; 2D iteration {now.iteration} of {max(now.iteration, now.iterations)}"
 
 
 class Screen:
@@ -47,6 +61,7 @@ class Screen:
             if bars
             else (TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
         )
+        self._classes: TaskID | None = None
         self._progress = Progress(*columns, console=self._console, refresh_per_second=4)
         names = list(_STAGES) if bars else ["all"]
         self._tasks = {
@@ -83,7 +98,8 @@ class Screen:
     def show(self, ledger: Ledger) -> None:
         """Bring the progress in line with the ledger."""
         if not self._bars:
-            self._progress.update(self._tasks["all"], note=totals_line(ledger))
+            note = f"{totals_line(ledger)}{_classes(ledger.classification)}"
+            self._progress.update(self._tasks["all"], note=note)
             return
         total = 0
         for stage, task in self._tasks.items():
@@ -94,3 +110,14 @@ class Screen:
             ended = counts.done + counts.refused
             self._progress.update(task, completed=ended, total=total or None, note=note)
             total -= counts.refused
+        self._show_classes(ledger.classification)
+
+    def _show_classes(self, now: Classification) -> None:
+        """Show a bar of the iterations, from the moment on when there is a classification."""
+        if now.status == "none":
+            return
+        if self._classes is None:
+            self._classes = self._progress.add_task("2D iterations", total=None, note="")
+        done, total = now.iteration, max(now.iteration, now.iterations)
+        note = f"{now.particles} particles, {now.resolution_A:.1f} A" if now.iteration else ""
+        self._progress.update(self._classes, completed=done, total=total or None, note=note)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 from services.kit.events import Body, Event, kind_of
-from services.kit.ledger import STAGES, Ledger
+from services.kit.ledger import STAGES, Classification, Ledger
 from services.kit.logs import format_value
 
 # Codes that a pending movie waits for; everything else that is pending is on its way.
@@ -26,7 +26,28 @@ def status_lines(ledger: Ledger) -> Iterator[str]:
             f"+ {counts.pending:8d}"
         )
     yield f"{sum(ledger.particles.values())} particles from {len(ledger.particles)} micrographs"
+    for measure, alarm in ledger.drifting.items():
+        yield (
+            f"picks drift: {measure} {alarm.value:.4g} on average, "
+            f"usual are {alarm.low:.4g} to {alarm.high:.4g}"
+        )
+    yield from classification_lines(ledger.classification)
     yield from not_done_lines(ledger, limit=_LISTED)
+
+
+def classification_lines(now: Classification) -> Iterator[str]:
+    """Yield where the 2D classification stands; nothing before there is one."""
+    if now.status == "none":
+        return
+    yield f"2D classes: {now.process or 'a new job'} is {now.status}, {now.particles} particles"
+    if now.iteration:
+        yield (
+            f"  iteration {now.iteration} of {now.iterations}, {now.particles_per_s:.0f}/s, "
+            f"{now.resolution_A:.1f} A, {now.classes} classes used, "
+            f"log-likelihood {now.log_likelihood:.4g}"
+        )
+    if now.status == "failed":
+        yield f"  {now.detail}"
 
 
 def not_done_lines(ledger: Ledger, limit: int = 1000) -> Iterator[str]:
@@ -42,11 +63,16 @@ def not_done_lines(ledger: Ledger, limit: int = 1000) -> Iterator[str]:
 def story_lines(ledger: Ledger, movie: str) -> Iterator[str]:
     """Yield `coldstream why MOVIE`."""
     yield movie
-    for event in ledger.story(movie):
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.at))
-        kind = kind_of(event.body)
-        yield f"  {stamp} {event.producer:8s} {kind:22s} {_facts(event.body)}".rstrip()
+    for at, producer, kind, facts in story_rows(ledger, movie):
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+        yield f"  {stamp} {producer:8s} {kind:22s} {facts}".rstrip()
     yield f"  now: {verdict(ledger, movie)}"
+
+
+def story_rows(ledger: Ledger, movie: str) -> Iterator[tuple[float, str, str, str]]:
+    """Yield time (seconds since 1970), service, event and facts of all that happened to a movie."""
+    for event in ledger.story(movie):
+        yield event.at, event.producer, kind_of(event.body), _facts(event.body)
 
 
 def verdict(ledger: Ledger, movie: str) -> str:
@@ -87,7 +113,7 @@ def _event_json(event: Event) -> dict[str, object]:
 
 _SHOWN = (
     "code detail optics_group n_frames pixel_size_A dose_e_A2 motion_total_px defocus_u_A "
-    "defocus_v_A max_resolution_A n_particles took_s"
+    "defocus_v_A max_resolution_A n_particles took_s stage keep user reason measure active value"
 ).split()
 
 

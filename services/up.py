@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from services import running
+from services import reporting, running
 from services.kit.ledger import Ledger
 from services.kit.paths import Layout
 from services.kit.session import Session
 from services.kit.supervisor import Supervisor
+from services.reporting import LiveReport
 from services.screen import Screen, totals_line
 
 # How often the ledger on the screen is brought up to date.
@@ -52,13 +53,16 @@ def _run(
     supervisor = Supervisor(commands(layout, session), screen.line)
     ledger = Ledger(layout)
     ledger.expect_start()
-    with _stop_signals() as stopped, screen:
+    report = LiveReport(reporting.command(layout), screen.say)
+    with _stop_signals() as stopped, screen, report:
         try:
             supervisor.start()
             while not stopped:
                 supervisor.turn(LOOK_S)
-                if ledger.update():
+                has_news = ledger.update()
+                if has_news:
                     screen.show(ledger)
+                report.turn(has_news)
                 if session.close_when_idle and ledger.settled():
                     break
                 if until is not None and until(ledger):
@@ -70,6 +74,8 @@ def _run(
             supervisor.stop()
             ledger.update()
             screen.show(ledger)
+        if session.close_when_idle and not stopped:
+            report.finish()
     if stopped:
         screen.say(f"stopped in {time.monotonic() - begun:.1f} s; {totals_line(ledger)}")
     return ledger

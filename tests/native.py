@@ -48,7 +48,7 @@ CHAIN = {
             "nr_threads": "2",
         },
     ),
-    CTF: ("relion.ctffind", {"input_star_mics": CORRECTED, "dast": "500", "nr_mpi": "2"}),
+    CTF: ("relion.ctffind", {"input_star_mics": CORRECTED, "nr_mpi": "2"}),
     SELECT: (
         "relion.select",
         {"fn_mic": FITTED, "do_select_values": "Yes", "select_maxval": "30"},

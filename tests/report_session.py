@@ -1,6 +1,8 @@
 """A made-up session for the report: events as the journals hold them, and a project folder."""
 
+import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mrcfile
@@ -87,7 +89,24 @@ def settled(movie: str, at: float) -> MovieSettled:
         dose_per_frame_e_A2=1.5,
         detector="Falcon 4i",
         optics_group=1,
+        **_where(movie, at),
     )
+
+
+def _where(movie: str, at: float) -> dict:
+    """Return where and when a movie was taken: six holes in a square, four movies in a hole."""
+    number = re.search(r"FoilHole_79(\d+)_", movie)
+    if number is None:
+        return {}
+    hole = int(number[1]) // 4
+    square = hole // 6
+    return {
+        "grid_square": f"79120{square:02d}",
+        "foil_hole": f"8{hole:04d}",
+        "beam_shift": (0.1 * (hole % 3), 0.1 * (hole // 3 % 2)),
+        "stage_um": (60.0 * (square % 5) + 4 * (hole % 3), 60.0 * (square // 5) + hole % 2, 80.0),
+        "acquired_at": datetime.fromtimestamp(START + at, UTC).isoformat(),
+    }
 
 
 def corrected(movie: str, total_px: float, size_px: int) -> MicrographCorrected:
@@ -140,6 +159,10 @@ def fitted(movie: str, defocus_A: float, resolution_A: float, size_px: int) -> M
         max_resolution_A=resolution_A,
         reliable=True,
         took_s=1.2,
+        ice_ring_density=1.4,
+        mean_intensity=1100.0 - 0.01 * defocus_A,
+        iciness=0.5 + 0.1 * (resolution_A - 3.4),
+        ice_peak_sigma=1.1 + 0.3 * (resolution_A - 3.4),
     )
 
 
@@ -153,6 +176,7 @@ def picked(movie: str, count: int) -> ParticlesPicked:
         n_particles=count,
         mean_figure_of_merit=1.4,
         took_s=0.4,
+        nearest_neighbour_A=2000.0 / max(count, 1) ** 0.5,
     )
 
 
@@ -303,7 +327,7 @@ def _rings(rng: np.random.Generator, size_px: int, defocus_A: float) -> np.ndarr
 
 
 def _write_profile(path: Path, rng: np.random.Generator, defocus_A: float) -> None:
-    s = np.linspace(0, 0.35, 256)
+    s = np.arange(91) / (128 * 1.4)  # px by px to the corner, as the rings are drawn
     model = np.abs(np.sin(_phase(s, defocus_A)))
     epa = 0.5 + (model - 0.5) * np.exp(-18 * s**2) + rng.normal(0, 0.03, s.size)
     agreement = np.clip(1.05 - (s / 0.29) ** 6, -0.1, 0.98) + rng.normal(0, 0.02, s.size)
@@ -325,8 +349,30 @@ def _write_track(path: Path, rng: np.random.Generator, total_px: float) -> None:
         "rlnMicrographShiftX": np.append((x - x[0]) * scale, -9999.0),
         "rlnMicrographShiftY": np.append((y - y[0]) * scale, -9999.0),
     }
-    general = {"rlnMicrographOriginalPixelSize": [f"{PIXEL_A:.6f}"]}
-    _save(path, {"general": Table.of(general, loop=False), "global_shift": Table.of(shifts)})
+    names = ("ImageSizeX", "ImageSizeY", "ImageSizeZ", "MotionModelVersion")
+    general = {
+        **{f"rln{name}": [str(v)] for name, v in zip(names, (1024, 1024, 21, 1), strict=True)},
+        "rlnMicrographMovieName": ["Movies/m.tiff"],
+        "rlnMicrographOriginalPixelSize": [f"{PIXEL_A:.6f}"],
+        "rlnColdstreamVersion": ["1"],
+    }
+    centres = [(x, y) for y in (170.0, 512.0, 854.0) for x in (170.0, 512.0, 854.0)]
+    patches = [(f, x, y, 0.4 * f * (x - 512) / 1024, 0.0) for f in (1, 7, 14) for x, y in centres]
+    labels = ("MicrographFrameNumber", "CoordinateX", "CoordinateY")
+    labels += ("MicrographShiftX", "MicrographShiftY")
+    model = np.zeros(36)
+    model[3] = 0.4  # x times z: the image grows along x
+    tables = {
+        "general": Table.of(general, loop=False),
+        "global_shift": Table.of(shifts),
+        "local_motion_model": Table.of(
+            {"rlnMotionModelCoeffsIdx": np.arange(36), "rlnMotionModelCoeff": model}
+        ),
+        "local_shift": Table.of(
+            {f"rln{n}": v for n, v in zip(labels, np.transpose(patches), strict=True)}
+        ),
+    }
+    _save(path, tables)
 
 
 def _save(path: Path, tables: dict[str, Table]) -> None:

@@ -29,8 +29,12 @@ class Level(NamedTuple):
 
     def normalised(self, rows: Tensor) -> Tensor:
         """Return rows with mean 0 and sigma 1, outliers at the mean, particles positive."""
-        rows = (rows.to(torch.float32) - self.mean) * (self.sign / self.sigma)
-        return torch.where(rows.abs() > self.outlier_z, 0.0, rows)
+        values = rows.to(torch.float32) - self.mean
+        values *= self.sign / self.sigma
+        low, high = torch.aminmax(values)
+        if low < -self.outlier_z or high > self.outlier_z:  # in few bands
+            values.masked_fill_(values.abs() > self.outlier_z, 0.0)
+        return values
 
 
 def bands(image: Tensor) -> Iterator[slice]:

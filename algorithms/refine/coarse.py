@@ -7,16 +7,25 @@ rotations are enough: with a = Re Y . Re V and b = Im Y . Im V the two cross ter
 Source: refinement.md sections 2.1 to 2.3 and 9.1.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from algorithms.refine.tables import CoarseTables
+from algorithms.refine.types import Options
 
 # Weights this far (natural logarithm) below a particle's largest do not count: a million of them
 # are a ten-thousandth of the share that may be left out.
 NEGLIGIBLE = 30.0
+# Weights are sorted into bins by their logarithm: 2^-47 and less are one bin.
+BINS, BINS_A_BIT = 320, 320.0 / 47.0
+LEAST_WEIGHT = 2.0**-46.9
+# Of the weights of a few particles, so that they stay in a processor's cache.
+CACHE_BYTES = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -38,15 +47,95 @@ class Significant:
     count: Tensor
 
 
+class Room:
+    """Arrays of the first pass that are used again for every few particles.
+
+    Fetching fresh memory from the system takes as long as filling it.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, Tensor] = {}
+
+    def of(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Return an array with whatever is in it."""
+        n = math.prod(shape)
+        array = self._arrays.get(name)
+        if array is None or array.numel() < n:
+            array = self._arrays[name] = like.new_empty(n)
+        return array[:n].view(shape)
+
+
+@contextmanager
+def products(precision: str) -> Iterator[None]:
+    """Let products of real matrices be less precise for a while.
+
+    Parameters
+    ----------
+    precision
+        Of the factors: `highest` float32, `high` TF32 where the device has it, `medium` bfloat16.
+        Sums are float32.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def search(
+    y: Tensor,
+    e: Tensor,
+    log_prior: Tensor,
+    tables: CoarseTables,
+    options: Options,
+    room: Room | None = None,
+) -> Significant:
+    """Return the poses of a batch that the second pass looks at.
+
+    A few particles at a time: their weights then stay in the cache of a processor, and within
+    the memory that is allowed.
+
+    Parameters
+    ----------
+    y, e, log_prior, tables
+        As of `log_weights`.
+    options
+        Number of classes, share of the weight, precision, memory.
+    room
+        What was used before.
+    """
+    room = room or Room()
+    poses = len(tables.phases) * len(tables.grid.psi_deg) * options.n_classes
+    most = CACHE_BYTES if y.device.type == "cpu" else options.memory_bytes
+    few = max(1, min(most, options.memory_bytes) // (4 * poses))
+    parts = []
+    for start in range(0, len(y), few):
+        part = slice(start, start + few)
+        with products(options.coarse_precision):
+            logs = log_weights(y[part], e[part], log_prior[part], tables, options.n_classes, room)
+        found = significant(logs, options.adaptive_fraction, options.cap)
+        parts.append(replace(found, particle=found.particle + start))
+    if len(parts) == 1:
+        return parts[0]
+    columns = ([getattr(one, field.name) for one in parts] for field in fields(Significant))
+    return Significant(*(torch.cat(column) for column in columns))
+
+
 def log_weights(
-    y: Tensor, e: Tensor, log_prior: Tensor, tables: CoarseTables, n_classes: int
+    y: Tensor,
+    e: Tensor,
+    log_prior: Tensor,
+    tables: CoarseTables,
+    n_classes: int,
+    room: Room | None = None,
 ) -> Tensor:
     """Return unnormalised log weights `[B, t, turns, K, h]`, `turns` being 2 where mirrored.
 
     Parameters
     ----------
     y
-        s C X / sigma^2 at the coarse pixels, complex64 `[B, P]`.
+        s C X / sigma^2 at the coarse pixels, complex `[B, P]`.
     e
         (s C)^2 / sigma^2, `[B, P]`.
     log_prior
@@ -55,19 +144,30 @@ def log_weights(
         Of the pass.
     n_classes
         K.
+    room
+        What the result is written into.
     """
-    n, t = len(y), len(tables.phases)
-    h = tables.n_psi
-    shifted = (y[:, None, :] * tables.phases[None]).reshape(n * t, -1)
-    a = shifted.real.contiguous() @ tables.real.T
-    b = shifted.imag.contiguous() @ tables.imaginary.T
-    base = log_prior[..., None] - 0.5 * (e @ tables.power.T).reshape(n, 1, n_classes, h)
-    a, b = (part.reshape(n, t, n_classes, h) for part in (a, b))
-    out = y.real.new_empty((n, t, 2 if tables.grid.mirrored else 1, n_classes, h))
-    torch.add(a, b, out=out[:, :, 0]).add_(base)
-    if tables.grid.mirrored:
-        torch.sub(a, b, out=out[:, :, 1]).add_(base)
-    return out
+    room = room or Room()
+    n, (t, p) = len(y), tables.phases.shape
+    h, turns = tables.n_psi, 2 if tables.grid.mirrored else 1
+    wide = n_classes * h
+    shifted = room.of("shifted", (n, t, p), e)
+    a, b = room.of("a", (n, t, wide), e), room.of("b", (n, t, wide), e)
+    real, imaginary = y.real[:, None].contiguous(), y.imag[:, None].contiguous()
+    cos, sin = tables.phases.real.contiguous(), tables.phases.imag.contiguous()
+    torch.mul(real, cos, out=shifted).addcmul_(imaginary, sin, value=-1.0)
+    torch.mm(shifted.view(-1, p), tables.real.T, out=a.view(-1, wide))
+    torch.mul(real, sin, out=shifted).addcmul_(imaginary, cos)
+    torch.mm(shifted.view(-1, p), tables.imaginary.T, out=b.view(-1, wide))
+    with products("highest"):  # its rounding does not average out over poses
+        power = e @ tables.power.T
+    a.sub_(power[:, None], alpha=0.5)
+    a.view(n, t, n_classes, h).add_(log_prior[..., None])
+    out = room.of("out", (n, t, turns, wide), e)
+    torch.add(a, b, out=out[:, :, 0])
+    if turns == 2:
+        torch.sub(a, b, out=out[:, :, 1])
+    return out.view(n, t, turns, n_classes, h)
 
 
 def significant(logs: Tensor, fraction: float, cap: int) -> Significant:
@@ -82,38 +182,50 @@ def significant(logs: Tensor, fraction: float, cap: int) -> Significant:
     cap
         Poses at most, 0 for no limit.
     """
-    n, t, _turns, n_classes, h = logs.shape
-    flat = logs.reshape(n, -1)
-    particle, pose, weight, total = _candidates(flat, cap)
+    n, t, turns, n_classes, h = logs.shape
+    particle, pose, weight, total = _candidates(logs.reshape(n, t, -1), cap)
     chosen, count = heaviest(particle, weight, total, fraction, cap)
     particle, pose = particle[chosen], pose[chosen]
     rotation = torch.remainder(pose, h)
     pose = pose // h
     klass = torch.remainder(pose, n_classes)
     pose = pose // n_classes
-    turn = torch.remainder(pose, _turns)
-    psi, shift = rotation + h * turn, pose // _turns
-    key = ((particle * n_classes + klass) * (h * _turns) + psi) * t + shift
+    turn = torch.remainder(pose, turns)
+    psi, shift = rotation + h * turn, pose // turns
+    key = ((particle * n_classes + klass) * (h * turns) + psi) * t + shift
     order = torch.argsort(key)
     return Significant(particle[order], klass[order], psi[order], shift[order], count)
 
 
-def _candidates(flat: Tensor, cap: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _candidates(logs: Tensor, cap: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return particle, pose and weight of what may be significant, and each particle's sum.
 
-    The largest weight of a particle is 1.
+    The largest weight of a particle is 1. The best shift of a rotation stands for it: at least
+    `cap` poses are as heavy as the rotation that is number `cap`, so no lighter pose is looked at.
+
+    Parameters
+    ----------
+    logs
+        `[B, t, rotations of all classes]`.
+    cap
+        Poses at most, 0 for no limit.
     """
-    if 0 < cap < flat.shape[1]:  # the most that are taken, and no sorting of the others
-        top, poses = torch.topk(flat, cap, dim=1)
-        total = torch.exp(flat - top[:, :1]).sum(1, dtype=torch.float64)
-        particle = torch.arange(len(flat), device=flat.device).repeat_interleave(cap)
-        weight = torch.exp((top - top[:, :1]).double()).flatten()
-        return particle, poses.flatten(), weight, total
-    largest = flat.amax(1, keepdim=True)
-    particle, pose = torch.nonzero(flat > largest - NEGLIGIBLE, as_tuple=True)
+    best = logs.amax(1)
+    largest = best.amax(1, keepdim=True)
+    limit = largest - NEGLIGIBLE
+    total = torch.zeros(len(logs), dtype=torch.float64, device=logs.device)
+    flat = logs.flatten(1)
+    if 0 < cap < best.shape[1]:
+        rank = torch.topk(best, cap, dim=1, sorted=False).values.amin(1, keepdim=True)
+        many = (rank > limit)[:, 0]
+        limit = torch.maximum(limit, rank)
+        total[many] = torch.exp(flat[many] - largest[many]).sum(1).double()
+    else:
+        many = torch.zeros(len(logs), dtype=torch.bool, device=logs.device)
+    particle, pose = torch.nonzero(flat >= limit, as_tuple=True)
     weight = torch.exp((flat[particle, pose] - largest[particle, 0]).double())
-    total = torch.zeros(len(flat), dtype=torch.float64, device=flat.device)
-    return particle, pose, weight, total.index_add_(0, particle, weight)
+    summed = torch.zeros_like(total).index_add_(0, particle, weight)
+    return particle, pose, weight, torch.where(many, total, summed)
 
 
 def heaviest(
@@ -132,20 +244,35 @@ def heaviest(
     fraction, cap
         Share, and the most that are taken (0: no limit).
     """
-    # Weights are at most 1: one sort by this key is one by particle, then by falling weight.
-    order = torch.argsort(particle - 0.5 * weight, stable=True)
-    sorted_weight = weight[order]
     n = len(total)
-    counts = torch.bincount(particle, minlength=n)
-    starts = torch.cumsum(counts, 0) - counts
-    running = torch.cumsum(sorted_weight, 0)
-    before = running - sorted_weight
-    before = before - before[starts[particle[order]]]
-    rank = torch.arange(len(order), device=order.device) - starts[particle[order]]
-    taken = before <= fraction * total[particle[order]]
+    # Weights fall into bins of about a tenth each. All of the bins before the one that crosses
+    # are taken, none of those behind it: only that one is sorted.
+    where = (weight.clamp(min=LEAST_WEIGHT).log2() * -BINS_A_BIT).long() + particle * BINS
+    members = torch.bincount(where, minlength=n * BINS).view(n, BINS)
+    heavy = torch.bincount(where, weight.double(), minlength=n * BINS).view(n, BINS)
+    earlier, lighter = members.cumsum(1) - members, heavy.cumsum(1) - heavy
+    reached = (members > 0) & (lighter <= fraction * total[:, None])
     if cap > 0:
-        taken &= rank < cap
+        reached &= earlier < cap
+    number = torch.arange(BINS, device=weight.device)
+    crossing = torch.where(reached, number, 0).amax(1)
+    among = torch.nonzero(
+        where == (crossing + BINS * torch.arange(n, device=where.device))[particle]
+    )
+    mine, weights = particle[among[:, 0]], weight[among[:, 0]]
+    # Weights are at most 1: one sort by this key is one by particle, then by falling weight.
+    order = torch.argsort(mine - 0.5 * weights, stable=True)
+    mine, weights = mine[order], weights[order]
+    sizes = torch.bincount(mine, minlength=n)
+    starts = torch.cumsum(sizes, 0) - sizes
+    running = torch.cumsum(weights, 0) - weights
+    rows = torch.arange(n, device=where.device)
+    before = running - running[starts[mine]] + lighter[rows, crossing][mine]
+    rank = torch.arange(len(mine), device=where.device) - starts[mine]
+    taken = before <= fraction * total[mine]
+    if cap > 0:
+        taken &= rank + earlier[rows, crossing][mine] < cap
     count = torch.zeros(n, dtype=torch.int64, device=weight.device)
-    count.index_add_(0, particle[order], taken.long())
-    limit = sorted_weight[starts + count - 1]
-    return weight >= limit[particle], count
+    count.index_add_(0, mine, taken.long())
+    limit = weights[starts + count - 1]
+    return weight >= limit[particle], count + earlier[rows, crossing]

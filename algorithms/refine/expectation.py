@@ -5,7 +5,7 @@ Source: refinement.md section 2.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from algorithms.refine import coarse, fine
 from algorithms.refine.fine import Batch, FinePass, Outcome, Pairs
-from algorithms.refine.images import CtfColumns, Preparer, ctf_values
+from algorithms.refine.images import CtfColumns, Preparer, check_images, ctf_values
 from algorithms.refine.sums import Sums
 from algorithms.refine.tables import Tables
-from algorithms.refine.types import DataSet, Model, Options, RefineError
+from algorithms.refine.types import DataSet, Model, Options
 
 # Shells where the data outweigh the prior this far tell a group's scale.
 SCALE_SSNR = 3.0
@@ -51,7 +51,7 @@ def expectation(
     Raises
     ------
     RefineError
-        An image holds values that are not finite.
+        An image cannot be used.
     """
     model, tables = work.model, work.tables
     sums = Sums.empty(
@@ -62,12 +62,12 @@ def expectation(
         len(work.data.optics),
         len(model.scales),
         model.box // 2 + 1,
-        work.device,
+        tables.coarse.power,
     )
     preparer = _preparer(work)
-    done = 0
+    done, room = 0, coarse.Room()
     for indices in batches(work.data, subset, work.options.batch):
-        _batch(work, preparer, indices, sums)
+        _batch(work, preparer, indices, sums, room)
         done += len(indices)
         tell(done)
     return sums
@@ -89,27 +89,32 @@ def _preparer(work: Work) -> Preparer:
     return Preparer(model.box, diameter, work.tables.fine.pixels, noise, work.device)
 
 
-def _batch(work: Work, preparer: Preparer, indices: np.ndarray, sums: Sums) -> None:
+def _batch(
+    work: Work, preparer: Preparer, indices: np.ndarray, sums: Sums, room: coarse.Room
+) -> None:
     batch, moved = make_batch(work, preparer, indices)
     options, tables, model = work.options, work.tables, work.model
     take = tables.fine.pixels.shell[tables.coarse.take]
     transfer = batch.transfer[:, tables.coarse.take]
     y = (transfer * batch.precision[take]) * batch.masked[:, tables.coarse.take]
     e = transfer**2 * batch.precision[take]
-    logs = coarse.log_weights(y, e, batch.log_prior, tables.coarse, model.n_classes)
-    found = coarse.significant(logs, options.adaptive_fraction, options.cap)
-    del logs
+    found = coarse.search(y, e, batch.log_prior, tables.coarse, options, room)
     children = len(tables.fine.grid.psi_deg) // len(tables.coarse.grid.psi_deg)
     pairs = fine.pairs_of(found, len(tables.coarse.grid.shifts_A), children)
-    second = FinePass(batch, tables.fine, model.n_classes, options.memory_bytes)
-    logs = second.log_weights(pairs)
-    weights, outcome = fine.normalised(logs, pairs, len(indices), options.adaptive_fraction)
-    used = weights.amax(1) > 0.0
-    pairs = Pairs(pairs.particle[used], pairs.klass[used], pairs.psi[used], pairs.parents[used])
-    weights = weights[used]
     scaled = (model.ssnr > SCALE_SSNR).to(work.device)
-    norm = second.add(pairs, weights, scaled, sums)
-    _add_priors(work, batch, pairs, weights, sums)
+    second = FinePass(batch, tables.fine, scaled, options.memory_bytes)
+    outcomes = []
+    for first, end, some in second.groups(pairs):
+        logs = second.log_weights(some)
+        local = replace(some, particle=some.particle - first)
+        weights, outcome = fine.normalised(logs, local, end - first, options.adaptive_fraction)
+        outcomes.append(outcome)
+        used = weights.amax(1) > 0.0
+        some, weights = some.take(used), weights[used]
+        second.add(some, weights, sums)
+        _add_priors(work, batch, some, weights, sums)
+    norm = second.residual(sums)
+    outcome = Outcome.of(outcomes)
     _tell_particles(work, batch, indices, moved, outcome, norm, found.count, sums)
 
 
@@ -117,24 +122,22 @@ def make_batch(work: Work, preparer: Preparer, indices: np.ndarray) -> tuple[Bat
     """Return particles ready for both passes, and what each was moved by, px `[B, 2]`."""
     model, particles, device = work.model, work.data.particles, work.device
     images = work.data.images.read(indices)
-    if not bool(torch.isfinite(images).all()):
-        bad = indices[int((~torch.isfinite(images).flatten(1).all(1)).nonzero()[0, 0])]
-        raise RefineError(f"the image of particle {bad + 1} holds values that are not finite")
+    check_images(images, indices)
     group = particles.group[indices]
     optics = int(particles.optics[indices[0]])
     moved = np.round(particles.offset_A[indices] / model.pixel_A)
     factors = model.mean_norm / particles.norm[indices] if work.options.norm else None
     prepared = preparer.prepare(
-        images.to(device),
+        images.to(device, work.options.real),
         torch.as_tensor(np.ones(len(indices)) if factors is None else factors, device=device),
         torch.as_tensor(moved[:, 0], device=device),
         torch.as_tensor(moved[:, 1], device=device),
         [work.options.seed + int(index) for index in indices],
     )
     bare = _transfer(work, indices, optics)
-    scale = model.scales[group].clamp(min=LEAST_SCALE).float().to(device)
+    scale = model.scales[group].clamp(min=LEAST_SCALE).to(device, work.options.real)
     noise = model.noise[optics].to(device)
-    precision = torch.where(noise > 0.0, 1.0 / noise, 0.0).float()
+    precision = torch.where(noise > 0.0, 1.0 / noise, 0.0).to(work.options.real)
     offset_A = torch.as_tensor(moved * model.pixel_A, device=device)
     return (
         Batch(
@@ -157,10 +160,9 @@ def make_batch(work: Work, preparer: Preparer, indices: np.ndarray) -> tuple[Bat
 def _transfer(work: Work, indices: np.ndarray, optics: int) -> Tensor:
     pixels = work.tables.fine.pixels
     if not work.options.ctf:
-        return torch.ones((len(indices), pixels.n), device=work.device)
-    return ctf_values(
-        ctf_columns(work.data, indices, optics, work.device), pixels, work.data.pixel_A
-    )
+        return torch.ones((len(indices), pixels.n), dtype=work.options.real, device=work.device)
+    columns = ctf_columns(work.data, indices, optics, work.device)
+    return ctf_values(columns, pixels, work.data.pixel_A, work.options.real)
 
 
 def ctf_columns(
@@ -203,7 +205,7 @@ def log_prior(work: Work, offset_A: Tensor) -> Tensor:
     offset = -square / (2.0 * model.sigma_offset_A**2)
     offset -= torch.logsumexp(offset.flatten(1), 1)[:, None, None] - math.log(offset[0].numel())
     fractions = model.fractions / model.fractions.mean()
-    return (torch.log(fractions.clamp(min=1e-300)).to(work.device) + offset).float()
+    return (torch.log(fractions.clamp(min=1e-300)).to(work.device) + offset).to(work.options.real)
 
 
 def _add_priors(work: Work, batch: Batch, pairs: Pairs, weights: Tensor, sums: Sums) -> None:

@@ -4,6 +4,7 @@ Source: refinement.md section 8.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,11 @@ class Stacks:
             self._stack[row] = stacks.setdefault(path, len(stacks))
         self._paths = list(stacks)
         self._open: dict[int, np.ndarray] = {}
-        self._box = mrc.read_header(self._folder / self._paths[0]).nx if self._paths else 0
+        self._box = mrc.read_header(self._path(0)).nx if self._paths else 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is open: another process opens it itself."""
+        return {**vars(self), "_open": {}}
 
     @property
     def box(self) -> int:
@@ -57,16 +62,31 @@ class Stacks:
         out = np.empty((len(indices), self._box, self._box), np.float32)
         for stack in np.unique(self._stack[indices]):
             mine = np.flatnonzero(self._stack[indices] == stack)
-            out[mine] = self._sections(int(stack))[self._number[indices[mine]]]
+            sections, numbers = self._sections(int(stack)), self._number[indices[mine]]
+            if numbers.max() >= len(sections):
+                row = int(indices[mine][int(numbers.argmax())])
+                raise RefineError(
+                    f"particle {row + 1} is image {numbers.max() + 1} of {self._paths[stack]}, "
+                    f"which has {len(sections)}: extract again"
+                )
+            out[mine] = sections[numbers]
         return torch.from_numpy(out)
+
+    def _path(self, stack: int) -> Path:
+        path = self._folder / self._paths[stack]
+        if not path.exists():
+            raise RefineError(f"{path} is missing: extract its particles again")
+        return path
 
     def _sections(self, stack: int) -> np.ndarray:
         if stack not in self._open:
-            path = self._folder / self._paths[stack]
+            path = self._path(stack)
             header = mrc.read_header(path)
             if (header.nx, header.ny) != (self._box, self._box):
+                first = int(np.flatnonzero(self._stack == stack)[0]) + 1
                 raise RefineError(
-                    f"{path}: images of {header.nx} x {header.ny} px, not {self._box} x {self._box}"
+                    f"particle {first}: {path} has images of {header.nx} x {header.ny} px, not "
+                    f"{self._box} x {self._box}: extract all particles with one box"
                 )
             if len(self._open) >= 512:
                 self._open.pop(next(iter(self._open)))
@@ -82,7 +102,11 @@ class Stacks:
 
 def read_data(path: Path, folder: Path) -> DataSet:
     """Return the particles of a `_data.star` or `particles.star`; images below a folder."""
-    blocks = star.load(path)
+    return data_of(star.load(path), path, folder)
+
+
+def data_of(blocks: dict[str, star.Table], path: Path, folder: Path) -> DataSet:
+    """Return the particles of the blocks of a file, as `read_data` does."""
     rows, optics = blocks["particles"], blocks["optics"]
     n = len(rows)
     names = rows.strings("rlnImageName")
@@ -112,7 +136,15 @@ def read_data(path: Path, folder: Path) -> DataSet:
         bfactor_A2=floats("rlnCtfBfactor"),
         ctf_scale=floats("rlnCtfScalefactor", 1.0),
     )
-    groups = [
+    pixel = _pixel_A(path, optics, particles.optics)
+    return DataSet(
+        particles=particles, images=Stacks(names, folder), optics=_optics(optics), pixel_A=pixel
+    )
+
+
+def _optics(optics: star.Table) -> list[OpticsGroup]:
+    """Return the optics groups of their block."""
+    return [
         OpticsGroup(name=name, voltage_kV=kv, spherical_aberration_mm=cs, amplitude_contrast=q0)
         for name, kv, cs, q0 in zip(
             optics.strings("rlnOpticsGroupName"),
@@ -122,8 +154,31 @@ def read_data(path: Path, folder: Path) -> DataSet:
             strict=True,
         )
     ]
-    pixel = float(optics.floats("rlnImagePixelSize")[0])
-    return DataSet(particles=particles, images=Stacks(names, folder), optics=groups, pixel_A=pixel)
+
+
+def _pixel_A(path: Path, optics: star.Table, groups: np.ndarray) -> float:
+    """Return the pixel size; it and the box have to be the same for all particles.
+
+    Raises
+    ------
+    RefineError
+        A particle, which is named, is of an optics group with another one.
+    """
+    names = optics.strings("rlnOpticsGroupName")
+    for label in ("rlnImagePixelSize", "rlnImageSize"):
+        if label not in optics.columns or not len(groups):
+            continue
+        sizes = optics.floats(label)[groups]
+        apart = np.abs(sizes - sizes[0]) > 1e-4 * sizes[0]
+        if apart.any():
+            other = int(np.argmax(apart))
+            raise RefineError(
+                f"{path}: particle {other + 1} is of optics group {names[groups[other]]} with "
+                f"{label} {sizes[other]:g}, particle 1 of {names[groups[0]]} with {sizes[0]:g}: "
+                "extract all particles again with one box and one pixel size"
+            )
+    first = groups[0] if len(groups) else 0
+    return float(optics.floats("rlnImagePixelSize")[first])
 
 
 def _groups(rows: star.Table, n: int) -> tuple[np.ndarray, list[str]]:
@@ -192,7 +247,7 @@ def read_model(root: Path) -> Model:
         orientability=rows("rlnSpectralOrientabilityContribution"),
         sampling=_sampling(root),
         tau2_fudge=number("rlnTau2FudgeFactor"),
-        iteration=int(root.name[-3:]),
+        iteration=int(root.name.rpartition("_")[2][2:]),
         log_likelihood=number("rlnLogLikelihood"),
         mean_pmax=number("rlnAveragePmax"),
         moments=_moments(root, k, box),

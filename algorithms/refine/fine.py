@@ -6,14 +6,20 @@ matrix product with a table of phases; so are the weighted sums over shifts, wit
 Source: refinement.md sections 1.7, 2.3, 3.1, 4.2 and 9.3.
 """
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from algorithms.refine.coarse import NEGLIGIBLE, Significant, heaviest
+from algorithms.refine import kernels
+from algorithms.refine.coarse import CACHE_BYTES, NEGLIGIBLE, Significant, heaviest
 from algorithms.refine.sums import Sums
 from algorithms.refine.tables import FineTables
+
+# Bytes of all arrays of weights that are there at the same time, for each fine shift of a pair.
+ARRAYS = 40
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,22 @@ class Pairs:
     psi: Tensor
     parents: Tensor  # bool [n, t coarse]
 
+    def take(self, which: slice | Tensor) -> "Pairs":
+        """Return some of them."""
+        return Pairs(*(getattr(self, field.name)[which] for field in fields(self)))
+
+    def groups(self, n: int, most: int) -> Iterator[tuple[int, int, "Pairs"]]:
+        """Yield first particle, end and pairs of runs of some of the `n` particles.
+
+        Each run has at most `most` pairs, or one particle.
+        """
+        ends = torch.cumsum(torch.bincount(self.particle, minlength=n), 0).tolist()
+        first, begin = 0, 0
+        while first < n:
+            end = max(first + 1, bisect_right(ends, begin + most))
+            yield first, end, self.take(slice(begin, ends[end - 1]))
+            first, begin = end, ends[end - 1]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -72,19 +94,30 @@ class Outcome:
     shift: Tensor
     pmax: Tensor
     log_sum: Tensor  # natural logarithm of the sum of all weights
-    norm: Tensor  # power of the residual over all shells
-    significant: Tensor
+
+    @classmethod
+    def of(cls, parts: "list[Outcome]") -> "Outcome":
+        """Return what is said of particles that follow each other."""
+        columns = ([getattr(part, field.name) for part in parts] for field in fields(cls))
+        return cls(*(torch.cat(column) for column in columns))
 
 
 def pairs_of(found: Significant, shifts: int, children: int) -> Pairs:
     """Return the fine rotations of significant poses, by particle."""
-    key = torch.stack([found.particle, found.klass, found.psi], dim=1)
-    unique, which = torch.unique_consecutive(key, dim=0, return_inverse=True)
+    classes, rotations = (int(part.amax()) + 1 for part in (found.klass, found.psi))
+    key = (found.particle * classes + found.klass) * rotations + found.psi
+    unique, which = torch.unique_consecutive(key, return_inverse=True)
     parents = torch.zeros((len(unique), shifts), dtype=torch.bool, device=key.device)
     parents[which, found.shift] = True
-    particle, klass, psi = (unique[:, n].repeat_interleave(children) for n in range(3))
-    child = torch.arange(children, device=key.device).repeat(len(unique))
-    return Pairs(particle, klass, psi * children + child, parents.repeat_interleave(children, 0))
+    psi, rest = torch.remainder(unique, rotations), unique // rotations
+    klass, particle = torch.remainder(rest, classes), rest // classes
+    child = torch.arange(children, device=key.device)
+    return Pairs(
+        particle.repeat_interleave(children),
+        klass.repeat_interleave(children),
+        (psi[:, None] * children + child).flatten(),
+        parents.repeat_interleave(children, 0),
+    )
 
 
 class FinePass:
@@ -94,39 +127,50 @@ class FinePass:
     ----------
     batch, tables
         The particles, and what is looked up.
-    n_classes
-        K.
+    scaled
+        Whether a shell counts for the scale, bool `[K, S]`.
     memory_bytes
         Of temporary arrays.
     """
 
-    def __init__(self, batch: Batch, tables: FineTables, n_classes: int, memory_bytes: int):
-        self._batch, self._tables, self._k = batch, tables, n_classes
+    def __init__(self, batch: Batch, tables: FineTables, scaled: Tensor, memory_bytes: int):
+        self._batch, self._tables, self._k = batch, tables, len(scaled)
         inner = tables.inner
         shell = tables.pixels.shell[inner]
         precision = batch.precision[shell]
         likely = torch.where(shell == 0, torch.zeros((), device=shell.device), precision)
         transfer = batch.transfer[:, inner]
-        self._y = (transfer * likely) * batch.masked[:, inner]
+        # Moved to the centre of all shifts here, from where the shifts go both ways.
+        self._masked = batch.masked[:, inner] * tables.turns.centre
+        self._y = (transfer * likely) * self._masked
         self._e = transfer**2 * likely
-        self._plain = (transfer * precision) * batch.plain[:, inner]
+        self._plain = (transfer * precision) * (batch.plain[:, inner] * tables.turns.centre)
         self._weight = transfer**2 * precision
-        self._masked = batch.masked[:, inner]
-        self._chunk = max(1, memory_bytes // (16 * len(inner)))
+        self._counts = scaled[:, shell].to(transfer.dtype)
+        self._both = transfer.new_zeros((len(transfer), 4, len(inner)))
+        self._total = transfer.new_zeros(len(transfer))
+        most = min(memory_bytes, CACHE_BYTES) if shell.device.type == "cpu" else memory_bytes
+        self._chunk = max(1, most // (16 * len(inner)))
+        self._most = max(1, 4 * most // (ARRAYS * tables.turns.n))
+
+    def groups(self, pairs: Pairs) -> Iterator[tuple[int, int, Pairs]]:
+        """Yield as many pairs at a time as memory allows, as `Pairs.groups` does."""
+        return pairs.groups(len(self._total), self._most)
 
     def log_weights(self, pairs: Pairs) -> Tensor:
         """Return log weights `[n, t fine]`, -inf where the coarse shift is not significant."""
-        tables = self._tables
-        parts = []
+        tables, q = self._tables, len(self._tables.inner)
+        few = min(self._chunk, len(pairs.particle))
+        real, imaginary = (self._e.new_empty((few, q)) for _ in range(2))
+        logs = self._e.new_empty((len(pairs.particle), tables.turns.n))
+        power = self._e.new_empty(few)
         for part in self._chunks(len(pairs.particle)):
-            slices = tables.slices[self._row(pairs, part)]
             particle = pairs.particle[part]
-            product = torch.view_as_real(self._y[particle].conj() * slices).flatten(1)
-            # Re(conj(Y e^{-ia}) V): the table's rows are (cos, -sin), as phases are stored.
-            cross = product @ tables.phases.T
-            power = ((slices.real**2 + slices.imag**2) * self._e[particle]).sum(1)
-            parts.append(cross - 0.5 * power[:, None])
-        logs = torch.cat(parts)
+            row, n = self._row(pairs, part), len(particle)
+            products = (real[:n], imaginary[:n], power[:n])
+            kernels.multiply(self._y, self._e, tables.slices, particle, row, *products)
+            logs[part] = tables.turns.sums(real[:n], imaginary[:n])
+            logs[part] -= 0.5 * power[:n, None]
         coarse = pairs.parents.shape[1]
         prior = self._batch.log_prior[pairs.particle, :, pairs.klass]
         prior = torch.where(pairs.parents, prior, -torch.inf)
@@ -138,46 +182,39 @@ class FinePass:
     def _chunks(self, n: int) -> list[slice]:
         return [slice(start, start + self._chunk) for start in range(0, n, self._chunk)]
 
-    def add(self, pairs: Pairs, weights: Tensor, scaled: Tensor, sums: Sums) -> Tensor:
-        """Add weighted images to the sums; return the residual power of each particle.
+    def add(self, pairs: Pairs, weights: Tensor, sums: Sums) -> None:
+        """Add weighted images to the sums.
 
         Parameters
         ----------
         pairs, weights
-            With the weights of the fine shifts, `[n, t fine]` float32.
-        scaled
-            Whether a shell counts for the scale, bool `[K, S]`.
+            With the weights of the fine shifts, `[n, t fine]`.
         sums
             Are added to.
         """
         batch, tables = self._batch, self._tables
-        n, q = len(batch.masked), len(tables.inner)
-        cross, power, cross_scale, power_scale = (
-            batch.transfer.new_zeros((n, q)) for _ in range(4)
-        )
-        shell = tables.pixels.shell[tables.inner]
-        rotations = len(tables.grid.psi_deg)
-        data = sums.data.view(-1, q)
-        weight = sums.weight.view(-1, q)
+        q, rotations = len(tables.inner), len(tables.grid.psi_deg)
+        data, weight = sums.data.view(-1, q), sums.weight.view(-1, q)
+        amounts = weights.sum(1)
+        self._total.index_add_(0, pairs.particle, amounts)
         for part in self._chunks(len(pairs.particle)):
-            particle, klass, w = pairs.particle[part], pairs.klass[part], weights[part]
-            slices = tables.slices[self._row(pairs, part)]
-            turned = torch.view_as_complex((w @ tables.phases).reshape(len(w), q, 2))
-            sum_w = w.sum(1, keepdim=True)
+            particle, klass = pairs.particle[part], pairs.klass[part]
+            turned = kernels.Turned(*tables.turns.weighted(weights[part]), amounts[part], particle)
             row = (batch.half[particle] * self._k + klass) * rotations + pairs.psi[part]
-            data.index_add_(0, row, self._plain[particle] * turned)
-            weight.index_add_(0, row, self._weight[particle] * sum_w)
-            overlap = (slices.conj() * (self._masked[particle] * turned)).real
-            square = (slices.real**2 + slices.imag**2) * sum_w
-            cross.index_add_(0, particle, overlap)
-            power.index_add_(0, particle, square)
-            counts = scaled[klass][:, shell].to(w.dtype)
-            cross_scale.index_add_(0, particle, overlap * counts)
-            power_scale.index_add_(0, particle, square * counts)
+            kernels.insert(self._plain, self._weight, turned, row, data, weight)
+            row, counts = self._row(pairs, part), self._counts
+            kernels.compare(self._masked, tables.slices, counts, turned, klass, row, self._both)
+
+    def residual(self, sums: Sums) -> Tensor:
+        """Add what is left of the images, and what tells scales, once all pairs have been added.
+
+        Returns
+        -------
+        Power of the residual of each particle over all shells, `[B]` float64.
+        """
+        cross, power, cross_scale, power_scale = self._both.unbind(1)
         self._add_scales(cross_scale, power_scale, sums)
-        total = torch.zeros(n, dtype=weights.dtype, device=weights.device)
-        total.index_add_(0, pairs.particle, weights.sum(1))
-        return self._residual(cross, power, total, sums)
+        return self._residual(cross, power, self._total, sums)
 
     def _add_scales(self, cross: Tensor, power: Tensor, sums: Sums) -> None:
         bare = self._batch.bare[:, self._tables.inner]
@@ -231,14 +268,12 @@ def normalised(logs: Tensor, pairs: Pairs, n: int, fraction: float) -> tuple[Ten
         shift=shift[best],
         pmax=1.0 / total,
         log_sum=torch.log(total) + largest.double(),
-        norm=torch.zeros_like(total),
-        significant=torch.zeros(n, dtype=torch.int64, device=device),
     )
     return weights, outcome
 
 
 def _first_of(particle: Tensor, weight: Tensor, n: int) -> Tensor:
-    """Return where each particle's largest weight is, `[n]`."""
-    order = torch.argsort(particle - 0.5 * weight, stable=True)
-    counts = torch.bincount(particle, minlength=n)
-    return order[torch.cumsum(counts, 0) - counts]
+    """Return where each particle's largest weight, which is 1, is first: `[n]`."""
+    best = torch.nonzero(weight == 1.0)[:, 0]
+    first = torch.full((n,), len(weight), dtype=torch.int64, device=weight.device)
+    return first.scatter_reduce_(0, particle[best], best, "amin")

@@ -6,15 +6,19 @@ Source: refinement.md sections 1.5 and 1.6.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from algorithms.ctf import CS_A_PER_MM, wavelength_A
 from algorithms.refine.geometry import Disc, disc, distances, to_fourier
+from algorithms.refine.types import RefineError
 
 EDGE_PX = 5.0  # width of the soft edge of masks
 # A transfer function is never divided by, but a zero of it would make a pixel blind for ever.
 LEAST_CTF = 1e-8
+# Share of an image's power that one pixel cannot have, unless it is a fault of the detector.
+LEAST_HOT = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +36,10 @@ class CtfColumns:
     amplitude_contrast: float
 
 
-def ctf_values(columns: CtfColumns, pixels: Disc, pixel_A: float) -> Tensor:
-    """Return CTF values `[B, P]` float32: positive near the origin, protein is white.
+def ctf_values(
+    columns: CtfColumns, pixels: Disc, pixel_A: float, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Return CTF values `[B, P]`: positive near the origin, protein is white.
 
     Parameters
     ----------
@@ -43,6 +49,8 @@ def ctf_values(columns: CtfColumns, pixels: Disc, pixel_A: float) -> Tensor:
         Of the image's transform.
     pixel_A
         Pixel size, A.
+    dtype
+        Of the values; phases are float64.
     """
     device = columns.defocus_u_A.device
     edge = pixels.box * pixel_A
@@ -61,10 +69,10 @@ def ctf_values(columns: CtfColumns, pixels: Disc, pixel_A: float) -> Tensor:
     phase -= (0.5 * math.pi * wavelength**3 * spherical) * (s2 * s2)
     constant = math.asin(columns.amplitude_contrast)
     phase += (torch.deg2rad(columns.phase_shift_deg) + constant)[:, None]
-    values = torch.sin(_wrapped(phase).float())
+    values = torch.sin(_wrapped(phase).to(dtype))
     if bool((columns.bfactor_A2 != 0.0).any()) or bool((columns.scale != 1.0).any()):
         envelope = torch.exp(-0.25 * columns.bfactor_A2[:, None] * s2) * columns.scale[:, None]
-        values *= envelope.float()
+        values *= envelope.to(dtype)
     tiny = values.abs() < LEAST_CTF
     return torch.where(tiny, torch.copysign(torch.full_like(values, LEAST_CTF), values), values)
 
@@ -90,6 +98,38 @@ def moved(images: Tensor, x_px: Tensor, y_px: Tensor) -> Tensor:
     which = torch.arange(len(images), device=images.device)[:, None, None]
     taken = images[which, rows.clamp(0, box - 1)[:, :, None], columns.clamp(0, box - 1)[:, None, :]]
     return torch.where(there, taken, torch.zeros((), dtype=images.dtype, device=images.device))
+
+
+def check_images(images: Tensor, indices: np.ndarray) -> None:
+    """Refuse images `[B, N, N]` that would spoil the classes of the others.
+
+    Parameters
+    ----------
+    images
+        As they were read.
+    indices
+        Of the particles, from 0.
+
+    Raises
+    ------
+    RefineError
+        Names the particle: a value is no number, all are the same, or one of them outweighs the
+        others.
+    """
+    flat = images.flatten(1)
+    spread, mean = torch.var_mean(flat, dim=1, correction=0)
+    farthest = torch.maximum(flat.amax(1) - mean, mean - flat.amin(1))
+    faults = (
+        (~torch.isfinite(spread), "holds values that are not finite"),
+        (spread == 0.0, "is constant"),
+        (farthest**2 > LEAST_HOT * flat.shape[1] * spread, "has a pixel that outweighs the others"),
+    )
+    for is_bad, what in faults:
+        if bool(is_bad.any()):
+            number = int(indices[int(is_bad.nonzero()[0, 0])]) + 1
+            raise RefineError(
+                f"the image of particle {number} {what}: remove it, or extract it again"
+            )
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.refine import masks, maximisation, scalars, schedule, sizes
+from algorithms.refine import masks, maximisation, scalars, schedule, sizes, splitting
 from algorithms.refine.expectation import Work, expectation
 from algorithms.refine.maximisation import Accumulated
+from algorithms.refine.shards import Shards
 from algorithms.refine.sums import Sums
 from algorithms.refine.tables import Tables, tables
 from algorithms.refine.types import DataSet, Model, Options
@@ -27,6 +28,7 @@ def iterate(
     subset: np.ndarray,
     device: torch.device | str = "cpu",
     tell: Tell = lambda n: None,
+    shards: Shards | None = None,
 ) -> Sums:
     """Do the iteration `model.iteration + 1`; the model and the particles' columns are changed.
 
@@ -40,16 +42,24 @@ def iterate(
         Where the E-step runs.
     tell
         Is called with the number of particles done.
+    shards
+        Processes that share the E-step.
     """
     model.iteration += 1
     if options.gradient:
-        model.tau2_fudge = schedule.fudge(model.iteration, options.iterations, options.tau2_fudge)
-        model.step_size = schedule.step_size(model.iteration, options.iterations)
+        place = model.place or model.iteration
+        model.tau2_fudge = schedule.fudge(place, options.iterations, options.tau2_fudge)
+        model.step_size = schedule.step_size(place, options.iterations)
     else:
         model.tau2_fudge = options.tau2_fudge
+    if shards is not None:
+        shards.begin(data, model, options, subset)
     lookup = tables(model, options, device)
-    sums = expectation(Work(data, model, options, lookup, device), subset, tell)
+    step = expectation if shards is None else shards.expectation
+    sums = step(Work(data, model, options, lookup, device), subset, tell)
     finish(data, model, options, lookup, sums, is_whole=len(subset) == len(data))
+    if _replaces(model, options, "split"):
+        splitting.fill(Work(data, model, options, lookup, device), subset)
     return sums
 
 
@@ -104,13 +114,21 @@ def _descend(model: Model, options: Options, lookup: Tables, halves: list[Accumu
     _take_spectra(model, halves[0].weight, lookup)
     step = maximisation.class_step(model.step_size, model.fractions).to(filled.device)
     copied = None
-    if options.inactivity > 0.0 and schedule.replaces(model.iteration, options.iterations):
+    if _replaces(model, options, "copy"):
         copied = maximisation.replacement(model.fractions, found.energy.cpu(), options.inactivity)
     before = model.references
     after = maximisation.stepped(model, found, lookup, model.tau2_fudge, step).float().cpu()
     model.references = torch.where(active.cpu()[:, None, None], after, before)
     if copied is not None:
         _copy(model, before, *copied)
+
+
+def _replaces(model: Model, options: Options, by: str) -> bool:
+    """Tell whether classes that ran empty are replaced in this way, in this iteration."""
+    if not options.gradient or options.inactivity <= 0.0 or options.replacement != by:
+        return False
+    may = schedule.replaces if by == "copy" else schedule.splits
+    return may(model.place or model.iteration, options.iterations)
 
 
 def _take_spectra(model: Model, weight: Tensor, lookup: Tables) -> None:

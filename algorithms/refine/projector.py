@@ -9,7 +9,9 @@ Source: refinement.md sections 1.3, 1.4 and 3.1.
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -150,13 +152,16 @@ class Slicer:
         device: torch.device | str = "cpu",
     ):
         self.n, self.p, self.plane = len(psi_deg), pixels.n, plane
-        rows, columns, weights, signs = _neighbours(pixels, psi_deg, plane)
-        shape = (self.n * self.p, plane.n)
-        self._re = _csr(rows, columns, weights.to(dtype), shape, device)
-        self._im = _csr(rows, columns, (weights * signs).to(dtype), shape, device)
-        shape = (plane.n, self.n * self.p)
-        self._re_t = _csr(columns, rows, weights.to(dtype), shape, device)
-        self._im_t = _csr(columns, rows, (weights * signs).to(dtype), shape, device)
+        self._rows, self._columns, weights, signs = _neighbours(pixels, psi_deg, plane)
+        self._weights = (weights.to(dtype), (weights * signs).to(dtype))
+        self._device, shape = device, (self.n * self.p, plane.n)
+        self._re, self._im = _csr(self._rows, self._columns, self._weights, shape, device)
+
+    @cached_property
+    def _back(self) -> list[Tensor]:
+        """The transposed matrices of real and imaginary parts; the first pass never needs them."""
+        shape = (self.plane.n, self.n * self.p)
+        return _csr(self._columns, self._rows, self._weights, shape, self._device)
 
     def slices(self, references: Tensor) -> Tensor:
         """Return slices `[K, n, P]` complex of references on the plane `[K, voxels]`."""
@@ -173,9 +178,9 @@ class Slicer:
         """
         flat = images.reshape(images.shape[0], -1)
         if not images.is_complex():
-            return (self._re_t @ flat.T.contiguous()).T
-        real = self._re_t @ flat.real.T.contiguous()
-        imaginary = self._im_t @ flat.imag.T.contiguous()
+            return (self._back[0] @ flat.T.contiguous()).T
+        real = self._back[0] @ flat.real.T.contiguous()
+        imaginary = self._back[1] @ flat.imag.T.contiguous()
         return torch.complex(real, imaginary).T
 
 
@@ -219,15 +224,20 @@ def _neighbours(
 def _csr(
     rows: Tensor,
     columns: Tensor,
-    values: Tensor,
+    values: Sequence[Tensor],
     shape: tuple[int, int],
     device: torch.device | str,
-) -> Tensor:
+) -> list[Tensor]:
+    """Return sparse matrices with the same places and several sets of values."""
     order = torch.argsort(rows, stable=True)
     counts = torch.bincount(rows, minlength=shape[0])
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cumsum(counts, 0)])
+    there = columns[order]
     with warnings.catch_warnings():  # torch says of these tensors that they are new
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
-            starts, columns[order], values[order], size=shape, device=device, check_invariants=False
-        )
+        return [
+            torch.sparse_csr_tensor(
+                starts, there, one[order], size=shape, device=device, check_invariants=False
+            )
+            for one in values
+        ]

@@ -7,24 +7,33 @@ that was killed ends as one that was not.
 Source: refinement.md sections 4.1, 4.8, 4.9 and 8.
 """
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from algorithms.formats import star
-from algorithms.formats.atomic import atomic_write
-from algorithms.refine import files, iteration, schedule, start, written
+from algorithms.refine import (
+    continued,
+    files,
+    iteration,
+    joining,
+    kept,
+    schedule,
+    start,
+    written,
+)
 from algorithms.refine.accuracy import accuracies
+from algorithms.refine.continued import Before
 from algorithms.refine.expectation import Work
+from algorithms.refine.kept import Kept
 from algorithms.refine.sampling import Sampling
+from algorithms.refine.shards import Shards
 from algorithms.refine.sums import Sums
 from algorithms.refine.tables import tables
-from algorithms.refine.types import DataSet, Model, Moments, Options, Particles, RefineError
+from algorithms.refine.types import DataSet, Model, Options, Particles, RefineError
 
 WRITE_EVERY = 10  # iterations of VDAM
 INVARIANT = 1e-3
@@ -48,7 +57,7 @@ class Run:
     Parameters
     ----------
     particles
-        `particles.star`, or the `_data.star` of an iteration.
+        `particles.star`; or the `_optimiser.star` of an iteration, which the run goes on from.
     root
         `.../run`: files are `<root>_itNNN_*`.
     name
@@ -75,16 +84,23 @@ class Run:
         tell: Callable[[Progress], None] = lambda progress: None,
     ):
         self.root, self.name, self.options, self.device = root, name, options, device
+        self.shards: Shards | None = None  # processes that share the E-step
         self._tell, self._sampling = tell, sampling
-        self._blocks = star.load(particles)
-        self.data = files.read_data(particles, project)
-        self.group_names = files.group_names(self._blocks["particles"])
+        self._before = continued.read(particles) if continued.is_optimiser(particles) else None
+        self._table, self._project = self._before.data if self._before else particles, project
+        self._blocks, self.data = self._read()
+        self._keys = joining.keys_of(self._blocks["particles"])
         check(self.data, options)
-        self.model = self._resumed() or self._started()
+        self.model = self._resumed() or self._begun()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all iterations are done."""
+        return self.model.iteration >= self.options.iterations
 
     def run(self) -> Model:
         """Do all iterations that are left; return the model."""
-        while self.model.iteration < self.options.iterations:
+        while not self.finished:
             self.step()
         return self.model
 
@@ -95,15 +111,15 @@ class Run:
         random = np.random.default_rng((options.seed, number))
         model.sampling = model.sampling.perturbed(random)
         subset = self._subset(number, random)
-        if number == 1 or number % 10 == 0 or number == options.iterations:
+        size = len(subset)
+        if number == 1 or number % 10 == 0 or self._is_last():
             lookup = tables(model, options)
             accuracies(Work(self.data, model, options, lookup), random)
-        size = len(subset)
 
         def told(done: int) -> None:
             self._tell(Progress(number, options.iterations, size, done))
 
-        sums = iteration.iterate(self.data, model, options, subset, self.device, told)
+        sums = iteration.iterate(self.data, model, options, subset, self.device, told, self.shards)
         verify(model, sums, size)
         resolution = model.box * model.pixel_A / model.resolution_shell
         self._tell(
@@ -121,7 +137,7 @@ class Run:
 
     def write(self) -> Path:
         """Write the files of the present iteration; return their root."""
-        suffix = f"_it{self.model.iteration:03d}"
+        suffix = suffix_of(self.model.iteration)
         root = self.root.with_name(self.root.name + suffix)
         written.write_iteration(
             root, self.name + suffix, self._blocks, self.data, self.model, self.options
@@ -132,17 +148,46 @@ class Run:
         n = len(self.data)
         if not self.options.gradient:
             return np.arange(n)
-        size = schedule.batch_size(number, self.options.iterations, n, self.options.n_classes)
+        size = self._batch(number)
         if size >= n:
             return np.arange(n)
         return np.sort(random.permutation(n)[:size])
 
+    def _batch(self, number: int) -> int:
+        options = self.options
+        return schedule.batch_size(number, options.iterations, len(self.data), options.n_classes)
+
+    def _is_last(self) -> bool:
+        return self.model.iteration + 1 == self.options.iterations
+
     # ---- begin, and go on
 
-    def _started(self) -> Model:
-        model = start.start(self.data, self.options, self._sampling, self.group_names)
-        self.model = model
+    def _read(self) -> tuple[dict[str, star.Table], DataSet]:
+        blocks = star.load(self._table)
+        return blocks, files.data_of(blocks, self._table, self._project)
+
+    def _begun(self) -> Model:
+        names = files.group_names(self._blocks["particles"])
+        if self._before is not None:
+            return self._continued(self._before, names)
+        self.model = start.start(self.data, self.options, self._sampling, names)
         self.write()
+        return self.model
+
+    def _continued(self, before: Before, names: list[str]) -> Model:
+        """Return the model of another run's iteration."""
+        model, rows = before.model(), self._blocks["particles"]
+        perturbed = model.sampling
+        model.sampling = replace(
+            self._sampling, perturbation=perturbed.perturbation, factor=perturbed.factor
+        )
+        if "rlnGroupNumber" in rows.columns:
+            self.data.particles.group = rows.ints("rlnGroupNumber") - 1
+        is_missing = self.data.particles.group.max() >= len(model.scales)
+        if is_missing or len(model.noise) < len(self.data.optics):
+            raise RefineError(
+                f"{before.data} has groups or optics groups that its _model.star does not have"
+            )
         return model
 
     def _state_file(self) -> Path:
@@ -150,24 +195,16 @@ class Run:
 
     def _keep(self) -> None:
         """Write all that the next iteration needs, exactly."""
-        buffer = io.BytesIO()
-        particles = {name: getattr(self.data.particles, name) for name in _WRITTEN}
-        torch.save(
-            {
-                "model": _plain(self.model),
-                "moments": None if self.model.moments is None else vars(self.model.moments),
-                "particles": {name: torch.as_tensor(v) for name, v in particles.items()},
-                "n": len(self.data),
-                "options": self._begun_with(),
-            },
-            buffer,
-        )
-        atomic_write(self._state_file(), buffer.getvalue())
+        particles = joining.known(self.data, self._keys)
+        kept.save(self._state_file(), Kept(self.model, particles, self._begun_with()))
 
     def _begun_with(self) -> str:
         """Return what a run must not change; EM may go on for more iterations."""
         iterations = self.options.iterations if self.options.gradient else 0
-        return repr(replace(self.options, iterations=iterations, batch=0, memory_bytes=0))
+        options = replace(self.options, iterations=iterations, batch=0, memory_bytes=0)
+        return repr(options) + (
+            f" {self._before.root.parent.name}/{self._before.root.name}" if self._before else ""
+        )
 
     def _resumed(self) -> Model | None:
         """Return the model of a run that was stopped, None when there is none.
@@ -177,31 +214,29 @@ class Run:
         RefineError
             It was begun with other particles or options.
         """
-        path = self._state_file()
-        if not path.exists():
-            return None
-        kept = torch.load(path, weights_only=True)
-        if (kept["n"], kept["options"]) != (len(self.data), self._begun_with()):
+        found = kept.load(self._state_file())
+        if found is None or (self._before and found.begun_with != self._begun_with()):
+            return None  # whoever goes on from an iteration leaves what came after it
+        is_same = self._takes(found.particles.keys) and found.begun_with == self._begun_with()
+        if not is_same:
             raise RefineError(
-                f"{path.parent} holds a run of other particles or options: begin a new job"
+                f"{self.root.parent} holds a run of other particles or options: begin a new job"
             )
-        for name, values in kept["particles"].items():
-            getattr(self.data.particles, name)[:] = values.numpy()
-        return _model(kept["model"], kept["moments"])
+        self._join(found.model, found.particles)
+        return found.model
+
+    def _takes(self, keys: np.ndarray) -> bool:
+        """Tell whether a run of the particles `keys` is one of ours."""
+        return np.array_equal(keys, self._keys)
+
+    def _join(self, model: Model, before: joining.Known) -> joining.Change:
+        names = files.group_names(self._blocks["particles"])
+        return joining.join(model, before, self.data, self._keys, names)
 
 
-_WRITTEN = ("psi_deg", "offset_A", "classes", "norm", "log_likelihood", "pmax", "significant")
-
-
-def _plain(model: Model) -> dict[str, Any]:
-    values = {name: value for name, value in vars(model).items() if name != "moments"}
-    return values | {"sampling": dict(vars(model.sampling))}
-
-
-def _model(values: dict[str, Any], moments: dict[str, Any] | None) -> Model:
-    fields: dict[str, Any] = dict(values)
-    fields["sampling"] = Sampling(**values["sampling"])
-    return Model(**fields, moments=None if moments is None else Moments(**moments))
+def suffix_of(number: int) -> str:
+    """Return the end of an iteration's file names."""
+    return f"_it{number:03d}"
 
 
 def check(data: DataSet, options: Options) -> None:

@@ -122,3 +122,71 @@ def phases(
     )
     both = torch.stack([torch.cos(angle), torch.sin(angle)], dim=-1)
     return both.reshape(len(shifts_px), -1).to(dtype)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The phases that shifts make, for shifts that lie symmetrically around a centre.
+
+    The shift number n from the front is the mirror of that number n from the back: a sum with the
+    one is the sum of an even and an odd part, with the other their difference. So half of the
+    shifts are multiplied.
+
+    Parameters
+    ----------
+    n
+        Number of shifts, t.
+    centre
+        exp(-2 pi i j.c / N) of their centre c, `[P]` complex.
+    cosine, sine
+        Of 2 pi j.(t - c) / N for the first half of the shifts, the middle included, `[h, P]`.
+    """
+
+    n: int
+    centre: Tensor
+    cosine: Tensor
+    sine: Tensor
+
+    @classmethod
+    def of(
+        cls, jx: Tensor, jy: Tensor, shifts_px: Tensor, box: int, dtype: torch.dtype = torch.float32
+    ) -> "Turns":
+        """Return the phases of shifts `[t, 2]`; the other arguments are those of `phases`."""
+        middle = (shifts_px[:1] + shifts_px[-1:]) / 2.0
+        away = shifts_px - middle
+        if not torch.allclose(away, -away.flip(0), atol=1e-9):
+            raise ValueError("shifts do not lie symmetrically around a centre")
+        half = (len(shifts_px) + 1) // 2
+
+        def turned(shifts: Tensor) -> Tensor:
+            rows = phases(jx, jy, shifts, box, dtype)
+            return torch.view_as_complex(rows.reshape(len(shifts), -1, 2))
+
+        first = turned(away[:half])
+        return cls(
+            len(shifts_px), turned(middle)[0], first.real.contiguous(), -first.imag.contiguous()
+        )
+
+    def sums(self, real: Tensor, imaginary: Tensor) -> Tensor:
+        """Return the sums of Re(z e^{2 pi i j.(t - c) / N}) over pixels: `[m, t]`.
+
+        Parameters
+        ----------
+        real, imaginary
+            Of z, `[m, P]`.
+        """
+        even, odd = real @ self.cosine.T, imaginary @ self.sine.T
+        return torch.cat([even - odd, (even + odd)[:, : self.n // 2].flip(1)], dim=1)
+
+    def weighted(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return real and imaginary part of the sums of w e^{-2 pi i j.(t - c) / N} over shifts.
+
+        Parameters
+        ----------
+        weights
+            `[m, t]`; the result is `[m, P]` twice.
+        """
+        half = len(self.cosine)
+        front, back = weights[:, :half], weights[:, half:].flip(1)
+        pad = torch.nn.functional.pad(back, (0, half - back.shape[1]))
+        return (front + pad) @ self.cosine, (pad - front) @ self.sine

@@ -23,7 +23,7 @@ def phases(iterations: int, first: float = 0.3, last: float = 0.2) -> Phases:
     return Phases(ini, iterations - ini - fin, fin)
 
 
-def batch_size(iteration: int, iterations: int, n: int, n_classes: int) -> int:
+def batch_size(iteration: float, iterations: int, n: int, n_classes: int) -> int:
     """Return how many particles an iteration (from 1) takes; n: all of them.
 
     Parameters
@@ -49,25 +49,34 @@ def batch_size(iteration: int, iterations: int, n: int, n_classes: int) -> int:
     return min(size, n)
 
 
-def step_size(iteration: int, iterations: int, first: float = 0.9, last: float = 0.3) -> float:
+def step_size(iteration: float, iterations: int, first: float = 0.9, last: float = 0.3) -> float:
     """Return the learning rate of an iteration."""
     s = _fall(iteration, iterations, 2)
     return first * s + last * (1.0 - s)
 
 
-def fudge(iteration: int, iterations: int, last: float) -> float:
+def fudge(iteration: float, iterations: int, last: float) -> float:
     """Return T of an iteration: from 1 to its final value."""
     s = _fall(iteration, iterations, 4)
     return s + last * (1.0 - s)
 
 
-def replaces(iteration: int, iterations: int) -> bool:
+def replaces(iteration: float, iterations: int) -> bool:
     """Tell whether inactive classes may be replaced."""
     ini, mid, _ = phases(iterations)
     return ini < iteration < ini + mid
 
 
-def _fall(iteration: int, iterations: int, part: int) -> float:
+def splits(iteration: float, iterations: int) -> bool:
+    """Tell whether large classes may be split into empty ones: to the middle of the last phase.
+
+    After that a split would not be refined any more.
+    """
+    ini, mid, fin = phases(iterations)
+    return ini < iteration < ini + mid + fin // 2
+
+
+def _fall(iteration: float, iterations: int, part: int) -> float:
     """Fall from 1 to 0 after the first phase, within a share of the middle one."""
     ini, mid, _ = phases(iterations)
     a = mid // part

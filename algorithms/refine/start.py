@@ -12,7 +12,7 @@ from torch import Tensor
 from algorithms.refine import masks
 from algorithms.refine.expectation import batches, ctf_columns
 from algorithms.refine.geometry import disc, from_fourier, to_fourier
-from algorithms.refine.images import Preparer, ctf_values
+from algorithms.refine.images import Preparer, check_images, ctf_values
 from algorithms.refine.sampling import Sampling
 from algorithms.refine.sizes import first_filter_A
 from algorithms.refine.types import DataSet, Model, Moments, Options, RefineError
@@ -110,7 +110,7 @@ def _noise(data: DataSet, options: Options, order: np.ndarray) -> Tensor:
         mine = order[data.particles.optics[order] == group][:NOISE_PARTICLES]
         for indices in batches(data, mine, options.batch):
             images = data.images.read(indices)
-            _check_images(images, indices)
+            check_images(images, indices)
             seen = preparer.masked(images, []) if options.zero_mask else images
             power = to_fourier(seen)[:, whole.flat].abs().double().pow(2).sum(0)
             noise[group] += whole.sums(power) / counts
@@ -120,19 +120,6 @@ def _noise(data: DataSet, options: Options, order: np.ndarray) -> Tensor:
     mean = to_fourier(total_image / max(1, counted))[whole.flat].abs().pow(2)
     noise = noise / 2.0 - whole.sums(mean) / counts / 2.0
     return torch.stack([_positive(row) for row in noise])
-
-
-def _check_images(images: Tensor, indices: np.ndarray) -> None:
-    bad = ~torch.isfinite(images).flatten(1).all(1)
-    if bool(bad.any()):
-        number = int(indices[int(bad.nonzero()[0, 0])]) + 1
-        raise RefineError(f"the image of particle {number} holds values that are not finite")
-    flat = images.flatten(1).std(1) == 0.0
-    if bool(flat.any()):
-        number = int(indices[int(flat.nonzero()[0, 0])]) + 1
-        raise RefineError(
-            f"the image of particle {number} is constant: remove it, or extract again"
-        )
 
 
 def _positive(row: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 @dataclass(kw_only=True)
 class Sums:
-    """Sums over particles; float64, but for the images, which are float32.
+    """Sums over particles; float64, but for the images, which are float32 in use.
 
     Parameters
     ----------
     data, weight
-        `[H, K, f, Q]` for H halves of the particles: complex64 and float32, at the inner pixels of
+        `[H, K, f, Q]` for H halves of the particles, complex and real, at the inner pixels of
         every fine rotation.
     classes
         Weight of each class `[K]`.
@@ -63,17 +63,18 @@ class Sums:
         optics: int,
         groups: int,
         shells: int,
-        device: torch.device | str = "cpu",
+        like: Tensor,
     ) -> "Sums":
-        """Return sums of nothing."""
+        """Return sums of nothing; those of images have the type of `like`, all its device."""
+        device = like.device
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
 
         images = (halves, n_classes, rotations, pixels)
         return cls(
-            data=torch.zeros(images, dtype=torch.complex64, device=device),
-            weight=torch.zeros(images, dtype=torch.float32, device=device),
+            data=torch.zeros(images, dtype=like.dtype.to_complex(), device=device),
+            weight=torch.zeros(images, dtype=like.dtype, device=device),
             classes=zeros(n_classes),
             offsets=zeros(n_classes, 2),
             offset_square=zeros(1),

@@ -11,7 +11,7 @@ from torch import Tensor
 from algorithms.refine import projector
 from algorithms.refine.geometry import EDGE, Disc, disc
 from algorithms.refine.projector import Plane, Slicer
-from algorithms.refine.sampling import Grid, phases
+from algorithms.refine.sampling import Grid, Turns, phases
 from algorithms.refine.sizes import coarse_size, current_size
 from algorithms.refine.types import Model, Options
 
@@ -85,6 +85,8 @@ class FineTables:
         `[K f, Q]` complex64.
     phases
         Interleaved exp(-2 pi i j.t / N) of the inner pixels, `[t, 2 Q]`.
+    turns
+        The same, for products.
     """
 
     pixels: Disc
@@ -92,6 +94,7 @@ class FineTables:
     grid: Grid
     slices: Tensor
     phases: Tensor
+    turns: Turns
     slicer: Slicer
 
 
@@ -127,8 +130,9 @@ def tables(model: Model, options: Options, device: torch.device | str = "cpu") -
     size = current_size(model)
     reference = reference_of(model, size, device)
     pixels = disc(model.box, size)
-    fine = _fine(model, reference, pixels, device)
-    coarse = _coarse(model, reference, pixels, coarse_size(model, options, size), device)
+    fine = _fine(model, reference, pixels, options.real, device)
+    narrow = coarse_size(model, options, size)
+    coarse = _coarse(model, reference, pixels, narrow, options.real, device)
     return Tables(reference, coarse, fine, size)
 
 
@@ -166,20 +170,26 @@ def _spectrum(values: Tensor, plane: Plane, shells: int) -> Tensor:
 
 
 def _coarse(
-    model: Model, reference: Reference, fine: Disc, size: int, device: torch.device | str
+    model: Model,
+    reference: Reference,
+    fine: Disc,
+    size: int,
+    dtype: torch.dtype,
+    device: torch.device | str,
 ) -> CoarseTables:
     pixels = disc(model.box, size).inner()
     pixels = pixels.take(pixels.shell > 0)
     grid = model.sampling.coarse()
-    where = {int(flat): number for number, flat in enumerate(fine.flat)}
-    take = torch.tensor([where[int(flat)] for flat in pixels.flat], device=device)
+    where = torch.zeros(model.box * (model.box // 2 + 1), dtype=torch.int64)
+    where[fine.flat.cpu()] = torch.arange(fine.n)
+    take = where[pixels.flat].to(device)
     used = grid.psi_deg[: len(grid.psi_deg) // 2] if grid.mirrored else grid.psi_deg
-    slices = Slicer(pixels, used, reference.plane, device=device).slices(
-        reference.values.to(torch.complex64)
+    slices = Slicer(pixels, used, reference.plane, dtype, device).slices(
+        reference.values.to(dtype.to_complex())
     )
     flat = slices.reshape(-1, pixels.n)
     shifts = grid.shifts_A.to(device) / model.pixel_A
-    turns = phases(pixels.jx.to(device), pixels.jy.to(device), shifts, model.box)
+    turns = phases(pixels.jx.to(device), pixels.jy.to(device), shifts, model.box, dtype)
     return CoarseTables(
         pixels,
         take,
@@ -192,19 +202,24 @@ def _coarse(
 
 
 def _fine(
-    model: Model, reference: Reference, pixels: Disc, device: torch.device | str
+    model: Model,
+    reference: Reference,
+    pixels: Disc,
+    dtype: torch.dtype,
+    device: torch.device | str,
 ) -> FineTables:
     grid = model.sampling.fine()
     within = pixels.jx**2 + pixels.jy**2 <= (pixels.size / 2) ** 2 + 1e-4
     inner = pixels.take(within)
-    slicer = Slicer(inner, grid.psi_deg, reference.plane, device=device)
-    slices = slicer.slices(reference.values.to(torch.complex64)).reshape(-1, inner.n)
+    slicer = Slicer(inner, grid.psi_deg, reference.plane, dtype, device)
+    slices = slicer.slices(reference.values.to(dtype.to_complex())).reshape(-1, inner.n)
     shifts = grid.shifts_A.to(device) / model.pixel_A
     return FineTables(
         pixels.to(device),
         torch.nonzero(within)[:, 0].to(device),
         grid,
         slices,
-        phases(inner.jx.to(device), inner.jy.to(device), shifts, model.box),
+        phases(inner.jx.to(device), inner.jy.to(device), shifts, model.box, dtype),
+        Turns.of(inner.jx.to(device), inner.jy.to(device), shifts, model.box, dtype),
         slicer,
     )

@@ -4,7 +4,7 @@ Source: refinement.md sections 1 to 4 and 8.
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -47,7 +47,10 @@ class Options:
     ini_high_A
         Low-pass filter of the first references; 0: by the box.
     inactivity
-        VDAM: share of the mean class size below which a class is replaced.
+        VDAM: share of the mean class size below which a class is replaced; 0: never.
+    replacement
+        VDAM: what a class that ran empty becomes. `copy` of the class that changes most, as in
+        RELION; or the half of a large class, which is `split`.
     mu
         VDAM: what the scalars keep of their old values.
     seed
@@ -58,6 +61,11 @@ class Options:
         Of the largest temporary arrays, about.
     exact_offset_prior
         Offsets of the prior in A throughout; False does as RELION does (quirk 1).
+    double
+        Double precision in the E-step: to check it, not to use it.
+    coarse_precision
+        Of the factors of the first pass's products, as `coarse.products` has it: bfloat16 where
+        the processor has it, which case 21 of section 10 allows.
     """
 
     n_classes: int
@@ -76,11 +84,19 @@ class Options:
     strict_highres_A: float = 0.0
     ini_high_A: float = 0.0
     inactivity: float = 0.1
+    replacement: Literal["copy", "split"] = "copy"
     mu: float = 0.9
     seed: int = 0
     batch: int = 256
     memory_bytes: int = 1 << 28
     exact_offset_prior: bool = False
+    double: bool = False
+    coarse_precision: str = "medium"
+
+    @property
+    def real(self) -> torch.dtype:
+        """Type of real numbers in the E-step."""
+        return torch.float64 if self.double else torch.float32
 
     @property
     def cap(self) -> int:
@@ -143,6 +159,8 @@ class Model:
         Of each class `[K]`.
     orientability
         Spectrum of what tells orientations apart, `[K, S]`.
+    place
+        Where on VDAM's schedule the run is; 0: at the number of the iteration.
     """
 
     pixel_A: float
@@ -164,6 +182,7 @@ class Model:
     orientability: Tensor
     sampling: Sampling
     iteration: int = 0
+    place: float = 0.0
     tau2_fudge: float = 2.0
     step_size: float = 0.0
     log_likelihood: float = 0.0

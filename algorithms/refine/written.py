@@ -255,7 +255,8 @@ def optimiser(name: str, model: Model, options: Options) -> dict[str, object]:
         "rlnExperimentalDataStarFile": f"{name}_data.star",
         "rlnOrientSamplingStarFile": f"{name}_sampling.star",
         "rlnCurrentIteration": model.iteration,
-        "rlnNumberOfIterations": options.iterations,
+        # Where particles have joined there may be more than were planned.
+        "rlnNumberOfIterations": max(options.iterations, model.iteration),
         "rlnAdaptiveOversampleOrder": model.sampling.order,
         "rlnAdaptiveOversampleFraction": options.adaptive_fraction,
         "rlnRandomSeed": options.seed,

@@ -20,11 +20,14 @@ LABELS = (
     "relion.select.discard",
     "relion.select.split",
     "relion.select.removeduplicates",
+    "relion.select.class2dauto",
     "relion.autopick.log",
     "relion.autopick.topaz.pick",
     "relion.extract",
     "relion.extract.reextract",
     "relion.class2d",
+    "relion.maskcreate",
+    "relion.postprocess",
 )
 OTHERS = "run it with the executor relion (RELION's own program) or command:PROGRAM"
 REASONS = {
@@ -34,7 +37,7 @@ REASONS = {
 
 
 class NativeExecutor:
-    """Does the jobs up to extraction with coldstream's algorithms."""
+    """Does jobs with coldstream's algorithms."""
 
     name = "native"
 

@@ -6,7 +6,7 @@ Source: schemes.md section 15, preprocessing.md sections 5 and 7.5.
 from collections.abc import Sequence
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -42,11 +42,13 @@ class Micrograph(NamedTuple):
     voltage_kV: float = 300.0
     spherical_aberration_mm: float = 2.7
     amplitude_contrast: float = 0.1
+    tilt_angle_deg: float | None = None
+    tilt_axis_deg: float | None = None
+    tilt_log_odds: float | None = None
 
 
 def extract(job: Job) -> None:
     """Cut out, scale and normalise the particles of the micrographs of a table."""
-    correction = _correction(job)
     job.refuse_options(
         {
             "do_reextract": "extraction of refined particles under this label",
@@ -54,14 +56,13 @@ def extract(job: Job) -> None:
         }
     )
     box = box_of_job(job)
+    extra = plan.extra_of(job.options, box)
     table = Images(job.project, job.need("star_mics"), "micrographs")
     micrographs = _micrographs(table)
     coordinates = _coordinates(job, micrographs)
     found = [m for m in micrographs if m.micrograph in coordinates]
     requests = [
-        plan.extract_request(
-            m, coordinates[m.micrograph], job.options, box, job.process, correction
-        )
+        plan.extract_request(m, coordinates[m.micrograph], job.options, box, job.process, extra)
         for m in found
     ]
     without = len(micrographs) - len(requests)
@@ -132,6 +133,7 @@ def _micrographs(table: Images) -> list[Micrograph]:
         table.optics_floats("rlnVoltage"),
         table.optics_floats("rlnSphericalAberration"),
         table.optics_floats("rlnAmplitudeContrast"),
+        *(table.floats(f"rlnColdstreamTilt{one}", 0.0) for one in ("Angle", "Axis", "LogOdds")),
         strict=True,
     )
     return [Micrograph(*values) for values in columns]
@@ -194,23 +196,6 @@ def optics_of_images(
         "rlnCtfDataAreCtfPremultiplied": lambda row: multiplied,
     }
     return with_columns(used, columns, drop=[PIXEL])
-
-
-def _correction(job: Job) -> Literal["", "multiply", "flip"]:
-    """Return what the additional arguments say of the CTF, by RELION's names."""
-    words = job.options.text("other_args").split()
-    known: dict[str, Literal["multiply", "flip"]] = {
-        "--premultiply_ctf": "multiply",
-        "--phase_flip": "flip",
-    }
-    if not words:
-        return ""
-    if len(words) == 1 and words[0] in known:
-        return known[words[0]]
-    raise Misuse(
-        f"option other_args of {job.options.job} holds {' '.join(words)!r}; the native executor "
-        "takes one of: " + ", ".join(known)
-    )
 
 
 def result_name(ask: ExtractRequest) -> str:

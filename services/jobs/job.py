@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import msgspec
 
@@ -22,6 +23,7 @@ ABORT_FILE = "RELION_JOB_ABORT_NOW"
 HIDDEN = ".coldstream"  # folder in the job folder
 # What is being worked on is waited for so long; it is lost then, and done anew by the next call.
 PATIENCE_S = 10.0
+LOOK_S = 0.05  # between looks at a lock that another program holds
 
 
 class Failed(ColdstreamError):
@@ -117,20 +119,21 @@ class Job:
         self.stop = Stop(self.folder)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self, patience_s: float = 0.0) -> Iterator[None]:
         """Keep a second program from working on the same job.
 
         Raises
         ------
         Misuse
-            One already does.
+            One already does, and still does after `patience_s`.
         """
         (self.folder / HIDDEN).mkdir(exist_ok=True)
+        deadline = time.monotonic() + patience_s
         with open(self.folder / HIDDEN / "items.lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise Misuse(f"another program is at work on {self.process}: wait for it") from None
+            while not _locked(file):
+                if time.monotonic() >= deadline:
+                    raise Misuse(f"another program is at work on {self.process}: wait for it")
+                time.sleep(LOOK_S)
             yield
 
     def say(self, line: str) -> None:
@@ -197,3 +200,11 @@ class Job:
                 )
             found[name] = words.pop(0)
         return found
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

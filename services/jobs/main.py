@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from algorithms.formats.star import StarError
+from services.jobs import ranks
 from services.jobs.classes import class2d
 from services.jobs.ctf import ctffind
 from services.jobs.extraction import extract
@@ -14,12 +15,15 @@ from services.jobs.job import Aborted, Failed, Job
 from services.jobs.maps import maskcreate, postprocess
 from services.jobs.motion import motioncorr
 from services.jobs.picking import autopick, topaz
+from services.jobs.ranking import class2dauto
 from services.jobs.reextraction import reextract
 from services.jobs.selection import discard, on_value, remove_duplicates, split
 from services.kit.errors import ColdstreamError, Misuse
 from services.kit.process import show_name
 
 DONE, FAILED, ABORTED = 0, 1, 2
+AGAIN = 75  # the surroundings are at fault, such as a full disk: whoever keeps it running waits
+PREDECESSOR_S = 20.0  # a killed process may need so long to let go of its memory
 
 JOBS: dict[str, Callable[[Job], None]] = {
     "relion.import.movies": import_movies,
@@ -30,6 +34,7 @@ JOBS: dict[str, Callable[[Job], None]] = {
     "relion.select.discard": discard,
     "relion.select.split": split,
     "relion.select.removeduplicates": remove_duplicates,
+    "relion.select.class2dauto": class2dauto,
     "relion.autopick.log": autopick,
     "relion.autopick.topaz.pick": topaz,
     "relion.extract": extract,
@@ -38,22 +43,38 @@ JOBS: dict[str, Callable[[Job], None]] = {
     "relion.maskcreate": maskcreate,
     "relion.postprocess": postprocess,
 }
+SHARED = {"relion.class2d"}  # by several processes; see `services.jobs.ranks`
 
 
 def main(arguments: Sequence[str]) -> int:
     """Do the job of a folder; return the exit code."""
-    show_name("coldstream-job")
     if len(arguments) != 1:
         print("usage: python -m services.jobs FOLDER  (in the project folder)", file=sys.stderr)
         return FAILED
+    return carry_out(arguments[0])
+
+
+def carry_out(folder: str, *, live: bool = False) -> int:
+    """Do the job of a folder below the working directory; return the exit code.
+
+    `live`: for a service that starts it again whenever it ends, so a signal ends it at once, and
+    it waits until the process before it has ended.
+    """
+    show_name("coldstream-job")
     try:
-        job = Job(Path.cwd(), arguments[0])
+        job = Job(Path.cwd(), folder)
         if job.label not in JOBS:
             raise Misuse(f"{job.label} is not done here; known are {', '.join(JOBS)}")
         if job.options.switch("do_queue", False):
             job.say("note: the native executor works on this machine; do_queue is not looked at")
-        job.stop.watch_signals()
-        with job.alone():
+        if ranks.rank() > 0:
+            if job.label not in SHARED:
+                raise Misuse(f"{job.label} is not done by several processes")
+            ranks.serve(job)
+            return DONE
+        if not live:
+            job.stop.watch_signals()
+        with job.alone(PREDECESSOR_S if live else 0.0):
             JOBS[job.label](job)
     except Aborted as aborted:
         print(f" {aborted}", flush=True)
@@ -67,5 +88,5 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         place = error.filename or os.fspath(Path.cwd())
         print(f"ERROR: {place}: {error.strerror or error}", file=sys.stderr)
-        return FAILED
+        return AGAIN if live else FAILED
     return DONE

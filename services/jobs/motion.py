@@ -59,9 +59,14 @@ def motioncorr(job: Job) -> None:
         r.movie_path: (r, group) for r, group in zip(requests, movies.texts(GROUP), strict=True)
     }
 
+    said: set[str] = set()
+
     def write(done: dict[str, bytes]) -> None:
         rows = [named[name] for name in done]
         results = [msgspec.msgpack.decode(data, type=MotionResult) for data in done.values()]
+        for note in sorted({r.reference_note for r in results if r.reference_note} - said):
+            said.add(note)
+            job.say(f"warning: {note}")
         _write(job, movies, rows, results)
 
     do_items(job, items, "movies", write, at_most=at_most)

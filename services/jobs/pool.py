@@ -27,6 +27,8 @@ POLL_S = 0.2  # how soon a request to stop is noticed
 
 # Set before the server starts. One arithmetic thread a worker, as under Dask; and freed memory is
 # kept for the next item: fetching the pages again takes more than half of motion correction.
+# Without the allocator's lists of small pieces what is freed grows together again: they kept large
+# arrays, which torch has aligned, out of the places of their equals.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -34,6 +36,7 @@ ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_ARENA_MAX": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
 }
 PRELOAD = ["services.jobs.pool", "services.prep.tasks", "services.proc.tasks"]
 

@@ -17,6 +17,7 @@ from services.jobs.job import Aborted, Failed, Job
 from services.jobs.progress import Progress
 from services.jobs.tables import Images, save
 from services.kit.errors import Misuse
+from services.kit.limits import limits_of
 from services.kit.tables import save_table
 
 MICROGRAPHS = "MicrographGroupMetadata.star.relion"
@@ -25,15 +26,18 @@ SEED = 1  # of a random order: the same parts at each call
 
 
 def on_value(job: Job) -> None:
-    """Keep the rows whose value lies between two bounds, both included."""
-    images, name = _input(job)
-    options = job.options
-    label = options.text("select_label").removeprefix("_")
-    low, high = options.number("select_minval", -9999.0), options.number("select_maxval", 9999.0)
-    values = images.floats(label)
-    keep = [i for i, value in enumerate(values) if low <= value <= high]
-    _save(job, images, name, keep)
-    job.say(f"{label} is between {low:g} and {high:g} in {len(keep)} of {len(images)} rows")
+    """Keep the rows whose values lie between two bounds each, both included."""
+    limits = limits_of(job.options)
+    images, name = _input(job, takes_arguments=True)
+    keep = set(range(len(images)))
+    for limit in limits:
+        inside = {i for i, value in enumerate(images.floats(limit.label)) if limit.holds(value)}
+        keep &= inside
+        job.say(
+            f"{limit.label} is between {limit.low:g} and {limit.high:g} in {len(inside)} of "
+            f"{len(images)} rows"
+        )
+    _save(job, images, name, sorted(keep))
 
 
 def discard(job: Job) -> None:
@@ -105,10 +109,11 @@ def remove_duplicates(job: Job) -> None:
     job.say(f"{len(gone)} of {len(images)} particles are duplicates within {distance_A:g} A")
 
 
-def _input(job: Job) -> tuple[Images, str]:
+def _input(job: Job, *, takes_arguments: bool = False) -> tuple[Images, str]:
     """Return the table to select from and the name of the output."""
     options = job.options
-    job.extra_arguments({})
+    if not takes_arguments:
+        job.extra_arguments({})
     given = [name for name in ("fn_mic", "fn_data", "fn_model") if options.text(name)]
     if given not in (["fn_mic"], ["fn_data"]):
         raise Misuse(

@@ -28,11 +28,14 @@ CLOSE_S = 1.5
 # the pages again took more than half of the time of motion correction.
 KEEP_BYTES = 1 << 30
 _MALLOC = "distributed.nanny.pre-spawn-environ.MALLOC_"
+_GLIBC = "distributed.nanny.pre-spawn-environ.GLIBC_"
 
 SETTINGS = {
     f"{_MALLOC}TRIM_THRESHOLD_": KEEP_BYTES,
     f"{_MALLOC}MMAP_THRESHOLD_": KEEP_BYTES,
     f"{_MALLOC}ARENA_MAX": 1,  # those of threads return whole arrays whatever the thresholds are
+    # Without lists of small pieces what is freed grows together: half the heap is enough.
+    f"{_GLIBC}TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
     # A dead worker is told to us at once; repeating is our decision, with a count that survives.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.worker-saturation": 1.0,

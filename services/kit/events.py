@@ -5,7 +5,7 @@ stores and the bus carries. Adding an optional field is compatible; anything els
 `schema` number. Source: architecture.md section 3.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -349,6 +349,7 @@ class MicrographCorrected(Body, frozen=True, kw_only=True, tag="micrograph.corre
     micrograph_odd: Name | None = None
     motion_plot: Name | None = None  # a picture of the tracks
     local_rmsd_px: float | None = None  # of the patches from the local model
+    reference_note: Text = ""  # how the gain was made to fit, or why defects are not used
 
 
 class MicrographCtf(Body, frozen=True, kw_only=True, tag="micrograph.ctf"):
@@ -388,6 +389,10 @@ class MicrographCtf(Body, frozen=True, kw_only=True, tag="micrograph.ctf"):
     tilt_angle_deg: float | None = None
     tilt_axis_deg: float | None = None  # from +x towards +y; the defocus grows to its left
     tilt_log_odds: float | None = None  # over no tilt
+    mean_intensity: float | None = None  # of the micrograph; thick ice makes it lower
+    motion_total_px: float | None = None  # of the movie, so that a selection can look at it
+    motion_early_px: float | None = None
+    motion_late_px: float | None = None
 
 
 class MicrographImported(Body, frozen=True, kw_only=True, tag="micrograph.imported"):
@@ -463,6 +468,58 @@ class ParticlesExtracted(Body, frozen=True, kw_only=True, tag="particles.extract
     box_px: Pixels
     pixel_size_A: PixelSizeA
     took_s: Seconds
+
+
+class ClassesDue(Body, frozen=True, kw_only=True, tag="classes.due"):
+    """The particles there are go to 2D classification: to a new job, or on with one that grows."""
+
+    node: Name
+    key: Name  # content key of the options: others make a new job
+    is_new: bool
+    streaming: bool
+    micrographs: Count
+    particles: Count
+
+
+class ClassesBegun(Body, frozen=True, kw_only=True, tag="classes.begun"):
+    """A process is about to be started for a classification, or once more."""
+
+    process: Name  # Class2D/job007/
+    attempt: Count  # since its last iteration
+
+
+class ClassesIterated(Body, frozen=True, kw_only=True, tag="classes.iterated"):
+    """An iteration of a classification is done."""
+
+    process: Name
+    iteration: Count
+    iterations: Count  # at which the schedule ends
+    place: Annotated[float, Meta(ge=0.0, le=1e6)]  # on the schedule; less where particles joined
+    particles: Count  # in this iteration
+    total: Count  # in the set
+    particles_per_s: Annotated[float, Meta(ge=0.0)]
+    log_likelihood: float
+    resolution_A: float
+    classes: Count  # with more than half of the mean of particles
+    optimiser: Name | None = None  # where the iteration's files are written
+
+
+class ClassesAveraged(Body, frozen=True, kw_only=True, tag="classes.averaged"):
+    """A classification has looked at all its particles: its classes can be ranked."""
+
+    process: Name
+    iteration: Count
+    particles: Count
+    optimiser: Name  # run_itNNN_optimiser.star; the other files of the iteration are beside it
+    montage: Name  # a picture of the classes
+
+
+class ClassesFailed(Body, frozen=True, kw_only=True, tag="classes.failed"):
+    """A classification ended without a result; more micrographs begin another one."""
+
+    process: Name | None
+    reason: Literal["failed", "aborted", "poison", "outdated"]
+    detail: Text
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,8 +55,11 @@ class Shell(Protocol):
         """Return the options of a job node, ready to use."""
         ...
 
-    def make_job(self, state: Any, node: str) -> tuple[str, str]:
-        """Return (process, label) of a node's job; called again after a crash, the same."""
+    def make_job(self, state: Any, node: str, visit: str = "") -> tuple[str, str]:
+        """Return (process, label) of a node's job; called again after a crash, the same.
+
+        `visit` tells the visits of a node apart each of which is a job of its own.
+        """
         ...
 
     def show_running(self, state: Any) -> None:
@@ -99,6 +102,7 @@ class Flow:
     name: str
     task_nodes: tuple[str, ...]  # in the order of the graph
     instant_nodes: tuple[str, ...]
+    set_nodes: tuple[str, ...] = ()  # jobs that take all there is, not movie by movie
     last_node: str  # a movie decided here has gone all the way
 
     def __init__(self, shell: Shell, settings: str):
@@ -135,6 +139,10 @@ class Flow:
     def fold(self, state: Any, body: Body) -> tuple[str, str] | None:
         """Fold an event of the subclass; return (node, movie) when it decides a movie there."""
         raise NotImplementedError
+
+    def advance_set(self, state: Any, number: int, at: float) -> Iterator[Body]:
+        """Do what is due for a pass that is inside a node of `set_nodes`."""
+        raise NotImplementedError(state.at_node[number])
 
     def rows(self, state: Any) -> Mapping[str, int]:
         """Return the row counts of tables that operators ask about: path -> rows."""
@@ -232,6 +240,7 @@ class Flow:
     def _is_decided(self, state: Any, node: str, movie: str) -> bool:
         return (
             not self._carries_out(node)
+            or node in self.set_nodes
             or movie in state.refused
             or self.has_result(state, node, movie)
         )
@@ -351,6 +360,10 @@ class Flow:
             # Its results are not lost: the movies have gone as far as this version takes them.
             yield from self._moved(state, (("end", str(number), f"{node} {NOT_CARRIED_OUT}"),))
             return
+        if node in self.set_nodes:
+            if not state.machine.passes[number].queued:
+                yield from self.advance_set(state, number, at)
+            return
         if not state.machine.jobs[node].has_started:
             return
         items = state.machine.passes[number].items
@@ -363,7 +376,7 @@ class Flow:
             yield from self._step(state, machine.JobDone(pass_id=number, items=kept, at=at))
 
     def _carries_out(self, node: str) -> bool:
-        return node in self.task_nodes or node in self.instant_nodes
+        return node in (*self.task_nodes, *self.instant_nodes, *self.set_nodes)
 
     def _is_open(self, state: Any, node: str) -> bool:
         job = state.machine.jobs.get(node)
@@ -387,7 +400,9 @@ class Flow:
     def perform(self, state: Any) -> Iterator[JobMade]:
         """Give folders to the job nodes that a pass has reached for the first time."""
         for node in dict.fromkeys(state.at_node.values()):
-            if self._carries_out(node) and not state.machine.jobs[node].has_started:
+            if node in self.set_nodes or not self._carries_out(node):
+                continue
+            if not state.machine.jobs[node].has_started:
                 process, label = self._shell.make_job(state, node)
                 yield JobMade(node, process, label)
 

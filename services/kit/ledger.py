@@ -10,6 +10,11 @@ import msgspec
 from services.kit.errors import Code, Misuse
 from services.kit.events import (
     Body,
+    ClassesAveraged,
+    ClassesBegun,
+    ClassesDue,
+    ClassesFailed,
+    ClassesIterated,
     Event,
     MicrographCtf,
     MicrographImported,
@@ -19,6 +24,7 @@ from services.kit.events import (
     MovieSeen,
     MovieSettled,
     ParticlesExtracted,
+    PickingDrifted,
     ResultsOutdated,
     SessionClosed,
     SessionOpened,
@@ -50,6 +56,21 @@ class Counts(msgspec.Struct, frozen=True):
     pending: int
 
 
+class Classification(msgspec.Struct):
+    """Where the 2D classification stands."""
+
+    status: str = "none"  # or running, done, failed
+    process: str | None = None
+    detail: str = ""
+    particles: int = 0
+    iteration: int = 0
+    iterations: int = 0
+    particles_per_s: float = 0.0
+    log_likelihood: float = 0.0
+    resolution_A: float = 0.0
+    classes: int = 0  # with more than half of the mean of particles
+
+
 class Ledger:
     """A fold of all journals of a project; `update` takes in what is new.
 
@@ -67,6 +88,8 @@ class Ledger:
         self._readers: dict[str, Reader] = {}
         self.entries: dict[str, dict[str, Entry]] = {stage: {} for stage in STAGES}
         self.particles: dict[str, int] = {}
+        self.drifting: dict[str, PickingDrifted] = {}  # alarms that stand, by measure
+        self.classification = Classification()
         self.closed: SessionClosed | None = None
         self.session: SessionOpened | None = None
         self.events: list[Event] | None = [] if keep_events else None
@@ -117,10 +140,40 @@ class Ledger:
                         self.particles.pop(movie, None)
             case _:
                 self._take_session(stage, body)
+                self._take_classes(body)
+        self._take_alarms(body)
         if isinstance(body, ParticlesExtracted):
             self.particles[body.movie] = body.n_particles
         elif isinstance(body, MicrographRefused) and stage == "proc":
             self.particles.pop(body.movie, None)  # a person may reject it at any time
+
+    def _take_alarms(self, body: Body) -> None:
+        match body:
+            case ResultsOutdated(stage="autopick"):  # picked by other rules: another beginning
+                self.drifting.clear()
+            case PickingDrifted():
+                self.drifting.pop(body.measure, None)
+                if body.active:
+                    self.drifting[body.measure] = body
+
+    def _take_classes(self, body: Body) -> None:
+        now = self.classification
+        match body:
+            case ClassesDue():
+                fresh = Classification("running", particles=body.particles)
+                self.classification = fresh if body.is_new else now
+                self.classification.status = "running"
+            case ClassesBegun():
+                now.process = body.process
+            case ClassesIterated():
+                now.iteration, now.iterations = body.iteration, body.iterations
+                now.particles, now.particles_per_s = body.total, body.particles_per_s
+                now.log_likelihood, now.resolution_A = body.log_likelihood, body.resolution_A
+                now.classes = body.classes
+            case ClassesAveraged():
+                now.status, now.particles = "done", body.particles
+            case ClassesFailed():
+                now.status, now.detail = "failed", body.detail
 
     def _take_session(self, stage: str, body: Body) -> None:
         match body:
@@ -159,10 +212,12 @@ class Ledger:
         self._started.clear()
 
     def at_rest(self) -> bool:
-        """Say whether no movie is under way: each is done, refused, or waits for a file."""
+        """Say whether nothing is under way: each movie is done, refused, or waits for a file."""
         if any(e.code == Code.SETTLING for e in self.entries["mdcatch"].values()):
             return False
         if self.counts("prep").pending or self.counts("proc").pending:
+            return False
+        if self.classification.status == "running":
             return False
         return self._taken_over("mdcatch", "prep") and self._taken_over("prep", "proc")
 
@@ -191,6 +246,8 @@ class Ledger:
             "session": self.session.name if self.session else None,
             "closed": self.closed is not None,
             "particles": sum(self.particles.values()),
+            "drifting": sorted(self.drifting),
+            "classification": msgspec.to_builtins(self.classification),
             "stages": {s: msgspec.to_builtins(self.counts(s)) for s in STAGES},
             "not_done": [
                 {"stage": s, "movie": m, "status": e.status, "code": e.code, "detail": e.detail}

@@ -7,7 +7,7 @@ from typing import Any
 
 from algorithms.formats.atomic import atomic_write
 from schemer import starfile
-from schemer.jobs import JobFile, find
+from schemer.jobs import JobFile, JobType, find
 from schemer.machine import State
 from schemer.project import Project
 from schemer.resolve import fill_options
@@ -107,32 +107,51 @@ class SchemeShell:
             self._filled[key] = Options(f"{self.scheme.name}{node}", filled.options)
         return self._filled[key]
 
-    def make_job(self, state: Any, node: str) -> tuple[str, str]:
-        """Return (process, label) of a node's job, made or found after a crash."""
+    def make_job(self, state: Any, node: str, visit: str = "") -> tuple[str, str]:
+        """Return (process, label) of a node's job, made or found after a crash.
+
+        `visit` tells the visits of a node apart each of which is a job of its own.
+        """
         crash_point("before-job-folder")
-        file = self._files[node]
-        kind = find(file.label)
-        options = {**self.options(state, node).values, **self._measured(state, node)}
-        complete, _ = kind.complete(options)
-        label = kind.process_label(complete, file.label)
+        kind, label, complete = self._job(state, node)
         outputs = [o for o in kind.output_nodes(complete) if not o[0].endswith(".pdf")]
+        inputs = kind.input_nodes(complete)
         process = self._relion.create_job(
-            self.scheme.name, node, label, complete, kind.input_nodes(complete), outputs
+            self.scheme.name, node, label, complete, inputs, outputs, visit=visit
         )
         self._relion.set_status(process, "Running", command=f"coldstream {self.scheme.name}{node}")
         crash_point("after-job-folder-before-commit")
         return process, label
 
+    def job(self, state: Any, node: str) -> tuple[str, dict[str, str]]:
+        """Return label and complete options of a node's job, for a program that does it."""
+        _, label, complete = self._job(state, node)
+        return label, dict(complete)
+
+    def show_status(self, process: str, status: str) -> None:
+        """Show how a single job is, `Running`, `Succeeded`, `Failed` or `Aborted`."""
+        self._relion.set_status(process, status)
+
+    def _job(self, state: Any, node: str) -> tuple[JobType, str, Mapping[str, str]]:
+        file = self._files[node]
+        kind = find(file.label)
+        options = {**self.options(state, node).values, **self._measured(state, node)}
+        complete, _ = kind.complete(options)
+        return kind, kind.process_label(complete, file.label), complete
+
     def show_running(self, state: Any) -> None:
         """Show the jobs as running: their service is there and takes what comes."""
         for row in state.machine.jobs.values():
-            if row.has_started:
+            if row.has_started and row.mode != "new":
                 self._relion.set_status(row.current_name, "Running")
 
     def show_finished(self, state: Any) -> None:
-        """Show a job as succeeded where no movie is undecided; the others stay running."""
+        """Show a job as succeeded where no movie is undecided; the others stay running.
+
+        Jobs of mode `new` end by themselves, and are shown so by whoever does them.
+        """
         for node, row in state.machine.jobs.items():
-            if row.has_started and not state.inside.get(node):
+            if row.has_started and row.mode != "new" and not state.inside.get(node):
                 self._relion.set_status(row.current_name, "Succeeded")
 
 

@@ -32,6 +32,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     worker_memory: str = "auto"
     scheduler: str | None = None
     close_when_idle: bool = False
+    classify: bool = True  # carry out 2D classification
     settings: dict[str, str] = {}  # prep__motioncorr__bin_factor = "2", as in relion_it
 
 

@@ -11,6 +11,7 @@ _OWN_COLUMNS = {
     "rlnColdstreamThickness": "thickness_A",
     "rlnColdstreamTiltAngle": "tilt_angle_deg",
     "rlnColdstreamTiltAxis": "tilt_axis_deg",
+    "rlnColdstreamTiltLogOdds": "tilt_log_odds",
 }
 
 

@@ -22,7 +22,7 @@ from services.kit.faults import crash_point, name_process
 from services.kit.paths import Layout, atomic_write, sync_folder
 
 # Changes when an algorithm changes its results: part of every content key.
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 

@@ -7,6 +7,7 @@ from services.kit.paths import Layout
 from services.kit.schemes import SchemeShell
 from services.kit.session import Session
 from services.proc import plan
+from services.proc.classlane import ClassLane, Sources
 from services.proc.decisions import Decisions, mailbox
 from services.proc.service import Proc
 from services.proc.views import Views
@@ -43,5 +44,9 @@ def build(layout: Layout, session: Session) -> tuple[Proc, Source]:
         Views(layout.project),
         diameter_A=diameter_A,
         auto_box=auto_box,
+        classify=session.classify,
     )
-    return service, Decisions(mailbox(layout))
+    decisions = Decisions(mailbox(layout))
+    if not session.classify:
+        return service, decisions
+    return service, Sources(decisions, ClassLane(layout, shell))

@@ -3,6 +3,7 @@
 Source: preprocessing.md sections 5 and 7.5.
 """
 
+import math
 import zlib
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import msgspec
 import numpy as np
 
 from algorithms.ctf import Ctf
+from algorithms.ctffit.types import Tilt
 from algorithms.extraction import Cutting, ExtractOptions
 from algorithms.formats import star
 from services.kit.errors import Code, Refused
 from services.kit.work import Output
-from services.proc.inputs import coordinates, read_micrograph, read_picks
+from services.proc.inputs import read_coordinates, read_micrograph
 from services.proc.requests import ExtractRequest, ExtractResult
 from services.proc.stacks import write_stack
 
@@ -22,9 +24,9 @@ from services.proc.stacks import write_stack
 def extract(request: bytes, folder: Path, project: Path) -> Output:
     """Cut out, scale and normalise the picked particles."""
     ask = msgspec.msgpack.decode(request, type=ExtractRequest)
-    x, y, fom = coordinates(read_picks(project / ask.coordinates), ask.minimum_figure_of_merit)
+    x, y, fom = read_coordinates(project / ask.coordinates, ask.minimum_figure_of_merit)
     cutting = cut(ask, project, x, y)
-    return published(ask, folder, cutting, _particle_table(ask, cutting, x, y, fom))
+    return published(ask, folder, cutting, _particle_table(ask, cutting, fom))
 
 
 def cut(ask: ExtractRequest, project: Path, x: np.ndarray, y: np.ndarray) -> Cutting:
@@ -41,10 +43,14 @@ def cut(ask: ExtractRequest, project: Path, x: np.ndarray, y: np.ndarray) -> Cut
         bg_radius_px=ask.background_radius_px,
         invert=ask.invert,
         normalise=ask.normalise,
+        ramp=ask.ramp,
+        min_edge_px=ask.min_edge_A / ask.pixel_size_A if ask.min_edge_A else None,
         white_dust=_sigmas(ask.white_dust_sigma),
         black_dust=_sigmas(ask.black_dust_sigma),
         ctf=_ctf(ask),
         phase_flip=ask.ctf_correction == "flip",
+        intact_first_peak=ask.intact_first_peak,
+        ctf_box_px=ask.ctf_box_px or None,
     )
     image = read_micrograph(project, ask.micrograph)
     seed = zlib.crc32(ask.movie.encode())
@@ -91,24 +97,47 @@ def _ctf(ask: ExtractRequest) -> Ctf | None:
     )
 
 
-def _particle_table(
-    ask: ExtractRequest, cutting: Cutting, x: np.ndarray, y: np.ndarray, fom: np.ndarray
-) -> star.Table:
-    kept = cutting.kept
-    count = len(kept)
+def _defocus_change_A(ask: ExtractRequest, cutting: Cutting) -> np.ndarray:
+    """Return by how much the defocus of particles `[n]` differs from that in the middle."""
+    if not ask.tilt_angle_deg:
+        return np.zeros(len(cutting))
+    slope, axis = math.tan(math.radians(ask.tilt_angle_deg)), math.radians(ask.tilt_axis_deg)
+    height_px, width_px = cutting.shape
+    tilt = Tilt(
+        gradient_x=-slope * math.sin(axis),
+        gradient_y=slope * math.cos(axis),
+        width_A=width_px * ask.pixel_size_A,
+        height_A=height_px * ask.pixel_size_A,
+        log_odds=math.inf,
+    )
+    # 0 is the centre of the first pixel; the corner is half a pixel away.
+    places = ((cutting.x_px + 0.5) * ask.pixel_size_A, (cutting.y_px + 0.5) * ask.pixel_size_A)
+    return np.array([tilt.defocus_change_A(x, y) for x, y in zip(*places, strict=True)])
+
+
+def _particle_table(ask: ExtractRequest, cutting: Cutting, fom: np.ndarray) -> star.Table:
+    count, change_A = len(cutting), _defocus_change_A(ask, cutting)
 
     def same(value: float) -> list[str]:
-        # Once as text, not once for each row.
-        return [star.format_float(float(value))] * count
+        return [star.format_float(float(value))] * count  # as text once, not for each row
 
-    def each(values: np.ndarray) -> list[str]:
-        return star.Table.of({"": values}).columns[""] if values.any() else same(0)
-
+    columns = {
+        "rlnCoordinateX": cutting.x_px,
+        "rlnCoordinateY": cutting.y_px,
+        "rlnAutopickFigureOfMerit": fom[cutting.kept],
+        "rlnOriginXAngst": cutting.origin_x_A,
+        "rlnOriginYAngst": cutting.origin_y_A,
+        "rlnDefocusU": ask.defocus_u_A + change_A,
+        "rlnDefocusV": ask.defocus_v_A + change_A,
+    }
+    # All at once: a short column costs as much as a long one.
+    written = star.Table.of({"": np.concatenate(list(columns.values()))}).columns[""]
+    own = {label: written[k * count : (k + 1) * count] for k, label in enumerate(columns)}
     return star.Table(
         {
-            "rlnCoordinateX": each(x[kept]),
-            "rlnCoordinateY": each(y[kept]),
-            "rlnAutopickFigureOfMerit": each(fom[kept]),
+            "rlnCoordinateX": own["rlnCoordinateX"],
+            "rlnCoordinateY": own["rlnCoordinateY"],
+            "rlnAutopickFigureOfMerit": own["rlnAutopickFigureOfMerit"],
             "rlnClassNumber": ["0"] * count,
             "rlnAnglePsi": same(0),
             "rlnImageName": image_names(ask.root, count),
@@ -116,14 +145,14 @@ def _particle_table(
             "rlnOpticsGroup": [str(ask.optics_group)] * count,
             "rlnCtfMaxResolution": same(ask.ctf_max_resolution_A),
             "rlnCtfFigureOfMerit": same(ask.ctf_figure_of_merit),
-            "rlnDefocusU": same(ask.defocus_u_A),
-            "rlnDefocusV": same(ask.defocus_v_A),
+            "rlnDefocusU": own["rlnDefocusU"],
+            "rlnDefocusV": own["rlnDefocusV"],
             "rlnDefocusAngle": same(ask.defocus_angle_deg),
             "rlnCtfBfactor": same(0),
             "rlnCtfScalefactor": same(1),
             "rlnPhaseShift": same(ask.phase_shift_deg),
-            "rlnOriginXAngst": each(cutting.origin_x_A),
-            "rlnOriginYAngst": each(cutting.origin_y_A),
+            "rlnOriginXAngst": own["rlnOriginXAngst"],
+            "rlnOriginYAngst": own["rlnOriginYAngst"],
         }
     )
 

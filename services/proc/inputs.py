@@ -23,11 +23,29 @@ def read_micrograph(project: Path, name: str) -> np.ndarray:
     """
     try:
         image = mrc.read(project / name)
+    except FileNotFoundError as error:
+        raise Refused(Code.READ_ERROR, f"{name} does not exist: make it anew") from error
     except FormatError as error:
         raise Refused(Code(error.code), str(error)) from error
     if image.ndim != 2:
         raise Refused(Code.BAD_HEADER, f"{name} holds {image.shape[0]} images, not one micrograph")
     return image
+
+
+def read_coordinates(
+    path: Path, minimum: float | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return x, y and figure of merit of the picks in a file that are above a minimum.
+
+    Raises
+    ------
+    Refused
+        The file holds no coordinates, or some that are no numbers.
+    """
+    try:
+        return coordinates(read_picks(path), minimum)
+    except star.StarError as error:
+        raise Refused(Code.READ_ERROR, f"{path} holds no coordinates: {error}") from error
 
 
 def read_picks(path: Path) -> star.Table:
@@ -50,6 +68,8 @@ def read_picks(path: Path) -> star.Table:
             rows = [[x + width / 2, y + height / 2] for x, y, width, height in rows]
         x, y = ([row[axis] for row in rows] for axis in (0, 1))
         return star.Table.of({"rlnCoordinateX": x, "rlnCoordinateY": y})
+    except FileNotFoundError as error:
+        raise Refused(Code.READ_ERROR, f"{path} does not exist: pick again") from error
     except (ValueError, IndexError) as error:
         raise Refused(Code.READ_ERROR, f"{path} holds no coordinates: {error}") from error
 

@@ -4,12 +4,17 @@ Option names are RELION's (schemes.md section 15). Box sizes follow from the par
 the micrograph's own pixel (preprocessing.md 5.1) unless the extract job's size was set by hand.
 """
 
-from typing import Literal, NamedTuple, Protocol
+import math
+from typing import Any, Literal, NamedTuple, Protocol
 
 from algorithms.boxes import box_sizes
+from services.kit.errors import Misuse
 from services.kit.options import Options
 from services.kit.schemes import output_root
 from services.proc.requests import ExtractRequest, PickRequest
+
+# Over no tilt: from here on it is proved (algorithms.ctffit.types.Tilt).
+TILT_LOG_ODDS = 10.0
 
 
 class Image(Protocol):
@@ -46,6 +51,12 @@ class Fitted(Image, Protocol):
     def spherical_aberration_mm(self) -> float: ...  # noqa: D102
     @property
     def amplitude_contrast(self) -> float: ...  # noqa: D102
+    @property
+    def tilt_angle_deg(self) -> float | None: ...  # noqa: D102
+    @property
+    def tilt_axis_deg(self) -> float | None: ...  # noqa: D102
+    @property
+    def tilt_log_odds(self) -> float | None: ...  # noqa: D102
 
 
 class Box(NamedTuple):
@@ -54,6 +65,65 @@ class Box(NamedTuple):
     box_px: int
     scaled_px: int
     background_radius_px: int
+
+
+class Extra(NamedTuple):
+    """What the additional arguments of an extraction say."""
+
+    correction: Literal["", "multiply", "flip"] = ""
+    intact_first_peak: bool = False
+    ctf_box_px: int = 0
+    ramp: bool = True
+    min_edge_A: float = 0.0
+
+
+NO_EXTRA = Extra()
+
+# RELION's arguments, and one of our own; with what follows them.
+EXTRA: dict[str, tuple[str, dict[str, Any]]] = {
+    "--premultiply_ctf": ("", {"correction": "multiply"}),
+    "--phase_flip": ("", {"correction": "flip"}),
+    "--ctf_intact_first_peak": ("", {"intact_first_peak": True}),
+    "--premultiply_extract_size": ("ctf_box_px", {}),
+    "--no_ramp": ("", {"ramp": False}),
+    "--min_edge": ("min_edge_A", {}),
+}
+
+
+def extra_of(options: Options, box: Box) -> Extra:
+    """Return what the additional arguments of an extraction job say.
+
+    Raises
+    ------
+    Misuse
+        One is not known, has no number behind it, or cannot be with another one.
+    """
+    where = f"option other_args of {options.job}"
+    words, found = options.text("other_args").split(), NO_EXTRA
+    while words:
+        name = words.pop(0)
+        if name not in EXTRA:
+            takes = ", ".join(f"{one} N" if f else one for one, (f, _) in EXTRA.items())
+            raise Misuse(f"{where} holds {name!r}; the native executor takes: {takes}")
+        field, values = EXTRA[name]
+        if field:
+            try:
+                values = {field: type(getattr(found, field))(words.pop(0))}
+            except (IndexError, ValueError):
+                raise Misuse(f"{where}: {name} needs a number") from None
+        if found.correction and "correction" in values:
+            raise Misuse(f"{where}: one of --premultiply_ctf and --phase_flip")
+        found = found._replace(**values)
+    if (found.intact_first_peak or found.ctf_box_px) and not found.correction:
+        raise Misuse(f"{where} says how to correct, but neither --premultiply_ctf nor --phase_flip")
+    if found.ctf_box_px and (found.ctf_box_px < box.box_px or found.ctf_box_px % 2):
+        raise Misuse(
+            f"{where}: --premultiply_extract_size is {found.ctf_box_px}: it must be even, and not "
+            f"below extract_size, {box.box_px}"
+        )
+    if not 0 <= found.min_edge_A < math.inf:
+        raise Misuse(f"{where}: --min_edge is {found.min_edge_A:g}: it must not be below 0 A")
+    return found
 
 
 def box_of(pixel_size_A: float, diameter_A: float, options: Options, *, auto: bool) -> Box:
@@ -97,7 +167,7 @@ def extract_request(
     options: Options,
     box: Box,
     process: str,
-    correction: Literal["", "multiply", "flip"] = "",
+    extra: Extra = NO_EXTRA,
 ) -> ExtractRequest:
     """Return the extraction request of a micrograph; `process` is the folder of the job."""
     use_minimum = options.switch("do_fom_threshold", False)
@@ -123,9 +193,24 @@ def extract_request(
         phase_shift_deg=ctf.phase_shift_deg,
         ctf_max_resolution_A=ctf.max_resolution_A,
         ctf_figure_of_merit=ctf.figure_of_merit,
-        ctf_correction=correction,
-        **_microscope(ctf, correction),
+        ctf_correction=extra.correction,
+        intact_first_peak=extra.intact_first_peak,
+        ctf_box_px=extra.ctf_box_px,
+        ramp=extra.ramp,
+        min_edge_A=extra.min_edge_A,
+        **_microscope(ctf, extra.correction),
+        **({} if extra.correction else _tilt(ctf)),  # images are corrected for one defocus
     )
+
+
+def _tilt(ctf: Fitted) -> dict[str, float]:
+    """Return the tilt of the specimen where the fit proves one; the same from a table's text."""
+    if not ctf.tilt_angle_deg or (ctf.tilt_log_odds or 0.0) < TILT_LOG_ODDS:
+        return {}
+    return {
+        "tilt_angle_deg": round(ctf.tilt_angle_deg, 3),
+        "tilt_axis_deg": round(ctf.tilt_axis_deg or 0.0, 3),
+    }
 
 
 def _microscope(ctf: Fitted, correction: str) -> dict[str, float]:

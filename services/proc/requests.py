@@ -63,6 +63,12 @@ class ExtractRequest(msgspec.Struct, frozen=True, kw_only=True):
     voltage_kV: float = 300.0  # these three only for that
     spherical_aberration_mm: float = 2.7
     amplitude_contrast: float = 0.1
+    tilt_angle_deg: float = 0.0  # of the specimen; particles have the defocus of their place
+    tilt_axis_deg: float = 0.0
+    intact_first_peak: bool = False  # of the correction
+    ctf_box_px: int = 0  # side of the windows that are corrected, 0: box_px
+    ramp: bool = True  # the background is a plane
+    min_edge_A: float = 0.0  # particles closer to the border are left out
 
 
 class ReextractRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,15 +1,14 @@
 """Which micrographs go on to picking: limits on their values, and what a person has decided.
 
-The limit of the job's own options is RELION's. Further ones stand in its additional arguments, for
-the native executor and a live session alone: `--limit rlnCtfAstigmatism:0:1000`, as often as
-wanted. Both bounds are included. A value that a micrograph does not have sets no limit.
+A value that a micrograph does not have sets no limit.
 Source: preprocessing.md sections 6.1 to 6.3, schemes.md section 15.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import median
-from typing import NamedTuple
+from statistics import median, quantiles
 
+from services.kit import limits
 from services.kit.errors import Misuse
 from services.kit.events import MicrographCtf
 from services.kit.options import Options
@@ -22,27 +21,28 @@ SELECTABLE: Mapping[str, Callable[[MicrographCtf], float | None]] = {
     "rlnDefocusV": lambda ctf: ctf.defocus_v_A,
     "rlnCtfAstigmatism": lambda ctf: abs(ctf.defocus_u_A - ctf.defocus_v_A),
     "rlnPhaseShift": lambda ctf: ctf.phase_shift_deg,
-    "rlnCtfIceRingDensity": lambda ctf: getattr(ctf, "ice_ring_density", None),
-    "rlnColdstreamIceRing": lambda ctf: getattr(ctf, "ice_ring", None),
-    "rlnColdstreamThickness": lambda ctf: getattr(ctf, "thickness_A", None),
-    "rlnAccumMotionTotal": lambda ctf: getattr(ctf, "motion_total_A", None),
-    "rlnAccumMotionEarly": lambda ctf: getattr(ctf, "motion_early_A", None),
-    "rlnAccumMotionLate": lambda ctf: getattr(ctf, "motion_late_A", None),
+    "rlnCtfIceRingDensity": lambda ctf: ctf.ice_ring_density,
+    "rlnAccumMotionTotal": lambda ctf: ctf.motion_total_px,
+    "rlnAccumMotionEarly": lambda ctf: ctf.motion_early_px,
+    "rlnAccumMotionLate": lambda ctf: ctf.motion_late_px,
+    "rlnColdstreamAstigmatismShare": lambda ctf: (
+        2.0 * abs(ctf.defocus_u_A - ctf.defocus_v_A) / max(ctf.defocus_u_A + ctf.defocus_v_A, 1.0)
+    ),
+    "rlnColdstreamIceRing": lambda ctf: ctf.ice_peak_sigma,
+    "rlnColdstreamIciness": lambda ctf: ctf.iciness,
+    "rlnColdstreamThickness": lambda ctf: ctf.thickness_A,
+    "rlnColdstreamMeanIntensity": lambda ctf: ctf.mean_intensity,
+    "rlnColdstreamTiltAngle": lambda ctf: ctf.tilt_angle_deg,
+    "rlnColdstreamCtfCrossValidated": lambda ctf: ctf.cross_validated_A,
     "rlnColdstreamCtfReliable": lambda ctf: float(ctf.reliable),
 }
-# Robust limits need so many micrographs.
+# Robust limits, and what an empty hole looks like, need so many micrographs.
 FEWEST = 50
+# Electrons that an energy filter takes out of the beam have met ice: one in e after so much.
+FREE_PATH_A = 3500.0
 
 
-class Limit(NamedTuple):
-    """Bounds of one value, both included."""
-
-    label: str
-    low: float
-    high: float
-
-
-def limits_of(options: Options) -> list[Limit]:
+def limits_of(options: Options) -> list[limits.Limit]:
     """Return the limits of a selection job.
 
     Raises
@@ -50,23 +50,7 @@ def limits_of(options: Options) -> list[Limit]:
     Misuse
         A label is none of a fitted micrograph's, or an additional argument is not understood.
     """
-    label = options.text("select_label", "rlnCtfMaxResolution").removeprefix("_")
-    low, high = options.number("select_minval", -9999.0), options.number("select_maxval", 99999.0)
-    found = [Limit(label, low, high)]
-    words = options.text("other_args").split()
-    while words:
-        name = words.pop(0)
-        parts = words.pop(0).split(":") if words else []
-        try:
-            if name != "--limit" or len(parts) != 3:
-                raise ValueError
-            found.append(Limit(parts[0].removeprefix("_"), float(parts[1]), float(parts[2])))
-        except ValueError:
-            raise Misuse(
-                f"option other_args of {options.job} holds {' '.join([name, ':'.join(parts)])!r}: "
-                "a live session takes --limit LABEL:LOW:HIGH, such as "
-                "--limit rlnCtfAstigmatism:0:1000"
-            ) from None
+    found = limits.limits_of(options)
     for limit in found:
         if limit.label not in SELECTABLE:
             raise Misuse(
@@ -78,12 +62,12 @@ def limits_of(options: Options) -> list[Limit]:
 
 def why_not(ctf: MicrographCtf, options: Options) -> str | None:
     """Return why a micrograph is not selected, or None when it is."""
-    for label, low, high in limits_of(options):
-        value = SELECTABLE[label](ctf)
-        if value is not None and not low <= value <= high:
+    for limit in limits_of(options):
+        value = SELECTABLE[limit.label](ctf)
+        if value is not None and not limit.holds(value):
             return (
-                f"{label} is {value:.4g}, outside {low:g} to {high:g} (select_minval and "
-                "select_maxval of select_mics)"
+                f"{limit.label} is {value:.4g}, outside {limit.low:g} to {limit.high:g} "
+                f"({limit.option} of select_mics)"
             )
     return None
 
@@ -119,6 +103,20 @@ def farthest(micrographs: Sequence[Mapping[str, float]]) -> list[float]:
         for i, z in zip(members, deviations, strict=True):
             found[i] = max(found[i], abs(z))
     return found
+
+
+def relative_thickness_A(intensities: Sequence[float]) -> list[float]:
+    """Return how much thicker than the thinnest of a session each micrograph's ice is, in A.
+
+    That is 3500 A times the logarithm of the 98th percentile of the mean intensities over its own
+    one; it holds for an energy filter, and tells thick from thin without one. All 0 of too few.
+
+    Source: preprocessing.md section 6.3 (relative ice thickness).
+    """
+    if len(intensities) < FEWEST or min(intensities) <= 0.0:
+        return [0.0] * len(intensities)
+    brightest = quantiles(intensities, n=50, method="inclusive")[-1]
+    return [FREE_PATH_A * math.log(brightest / value) for value in intensities]
 
 
 def squares(micrographs: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:

@@ -1,7 +1,7 @@
-"""proc: every micrograph with a good CTF becomes particles.
+"""proc: every micrograph with a good CTF becomes particles, and these become classes.
 
-Runs the Scheme `proc` as far as extraction: select_mics is instant, picking and extraction are one
-task per micrograph. Source: schemes.md section 15.
+Runs the Scheme `proc` as far as 2D classification: select_mics is instant, picking and extraction
+are one task per micrograph, a classification is a process. Source: schemes.md section 15.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,10 +23,11 @@ from services.kit.events import (
     PickingDrifted,
     ResultsOutdated,
 )
-from services.kit.flow import Flow, Shell, short
-from services.kit.host import Finished
+from services.kit.flow import Shell, short
+from services.kit.host import Finished, Started
 from services.kit.work import Task, content_key
 from services.proc import plan, rulings, selecting
+from services.proc.classes import Classifying, Ended, Told, Wanted
 from services.proc.decisions import Ruling
 from services.proc.requests import Coordinates, ExtractRequest, ExtractResult, PickResult
 from services.proc.state import ProcState
@@ -34,7 +35,7 @@ from services.proc.topazask import topaz_request, uses_topaz
 from services.proc.views import Views
 
 
-class Proc(Flow):
+class Proc(Classifying):
     """The proc service.
 
     Parameters
@@ -47,6 +48,8 @@ class Proc(Flow):
         Particle diameter.
     auto_box
         Compute box sizes from the diameter instead of taking the extract job's options.
+    classify
+        Carry out 2D classification; else passes end before it.
     """
 
     name = "proc"
@@ -64,10 +67,13 @@ class Proc(Flow):
         *,
         diameter_A: Callable[[Any], float],
         auto_box: bool,
+        classify: bool = True,
     ):
         super().__init__(shell, settings)
         self._views, self._options = views, shell.options
         self._diameter_A, self._auto_box = diameter_A, auto_box
+        if not classify:
+            self.set_nodes = ()
 
     def empty(self) -> ProcState:
         """Return the state before any event."""
@@ -95,6 +101,8 @@ class Proc(Flow):
         if isinstance(stimulus, Ruling):
             yield from self._ruled(state, stimulus)
             return
+        if isinstance(stimulus, Started | Wanted | Told | Ended):
+            yield from self.classified(state, stimulus)
         yield from super().decide(state, stimulus)
         if isinstance(stimulus, Finished) and stimulus.task.stage == "autopick":
             yield from rulings.drifted(state, stimulus.task.movie)
@@ -340,4 +348,4 @@ class Proc(Flow):
                     "box_px": body.box_px,
                     "took_s": body.took_s,
                 }
-        return super().explain(body)
+        return self.explain_classes(body) or super().explain(body)

@@ -1,5 +1,7 @@
 """What proc knows: a fold of its own events."""
 
+import msgspec
+
 from algorithms.picking.chart import Chart, Kind
 from services.kit.events import (
     MicrographCtf,
@@ -11,6 +13,31 @@ from services.kit.flow import FlowState
 
 # Measure of a micrograph's picks -> what kind of value it is.
 MEASURES: dict[str, Kind] = {"particles": "count", "nearest_neighbour_A": "distance"}
+
+
+class Classes(msgspec.Struct, kw_only=True):
+    """The last run of 2D classification.
+
+    `run` counts them, `key` tells its options, `parts` are the movies whose particles take part in
+    the order in which they joined. It `is_due` as long as a process is to work on it, and
+    `is_stale` when its particles, or it, are not good any more. `attempt` counts the starts of its
+    process since its last iteration; `optimiser` is that of the last iteration if it was written.
+    """
+
+    run: int = 0
+    key: str = ""
+    failed_key: str = ""  # of options that are not tried again
+    given_up: str = ""  # the last job that we ended before its time
+    streaming: bool = False
+    process: str = ""
+    parts: dict[str, None] = {}
+    is_due: bool = False
+    is_averaged: bool = False
+    is_stale: bool = False
+    attempt: int = 0
+    iteration: int = 0
+    total: int = 0
+    optimiser: str = ""
 
 
 class ProcState(FlowState, kw_only=True):
@@ -27,6 +54,7 @@ class ProcState(FlowState, kw_only=True):
     overrides: dict[str, MicrographOverridden] = {}
     charts: dict[str, Chart] = {}
     alarms: dict[str, bool] = {}
+    classes: Classes = msgspec.field(default_factory=Classes)
 
     def in_order(self) -> list[str]:
         """Return all movies in the order of acquisition, the order of every table."""

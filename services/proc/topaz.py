@@ -23,6 +23,7 @@ from services.kit.work import Output
 from services.proc.inputs import read_micrograph
 from services.proc.picks import picked
 from services.proc.topazask import BUNDLED, INSTALL, TopazRequest
+from services.proc.topazlive import pick_streamed
 
 
 class Found(NamedTuple):
@@ -33,6 +34,9 @@ class Found(NamedTuple):
     score: np.ndarray
 
 
+NOTHING = Found(np.zeros(0), np.zeros(0), np.zeros(0))
+
+
 def autopick(request: bytes, folder: Path, project: Path) -> Output:
     """Pick in one micrograph, or take what a call for many has found in it."""
     ask = msgspec.msgpack.decode(request, type=TopazRequest)
@@ -41,8 +45,21 @@ def autopick(request: bytes, folder: Path, project: Path) -> Output:
         if found is None:
             raise Refused(Code.READ_ERROR, f"Topaz has said nothing of {ask.micrograph}")
     else:
-        (found,) = pick_many([ask], project, folder)
+        found = _pick_live(ask, project, folder)
     return picked(ask, folder, found.x_px, found.y_px, found.score)
+
+
+def _pick_live(ask: TopazRequest, project: Path, folder: Path) -> Found:
+    """Pick in one micrograph with a Topaz that stays for the next ones, where that is possible."""
+    sizes = topaz_sizes(ask.pixel_size_A, ask.diameter_A)
+    with tempfile.TemporaryDirectory(prefix=".topaz", dir=folder) as place:
+        small = _small(ask, sizes.factor, project, Path(place))
+        command = _command(ask, sizes.factor, sizes.pick_radius_px, project)
+        lines = pick_streamed(command, ask.model_sha256, small)
+    if lines is None:
+        (found,) = pick_many([ask], project, folder)
+        return found
+    return _by_name(lines).get(_key(ask), NOTHING)
 
 
 def pick_many(asks: Sequence[TopazRequest], project: Path, folder: Path) -> list[Found]:
@@ -65,19 +82,23 @@ def pick_many(asks: Sequence[TopazRequest], project: Path, folder: Path) -> list
     first = asks[0]
     sizes = topaz_sizes(first.pixel_size_A, first.diameter_A)
     with tempfile.TemporaryDirectory(prefix=".topaz", dir=folder) as place:
-        for ask in asks:
-            try:
-                small = preprocess(read_micrograph(project, ask.micrograph), sizes.factor)
-            except ValueError as error:
-                raise Refused(Code.NOT_FINITE, f"{ask.micrograph}: {error}") from error
-            pixel_A = ask.pixel_size_A * sizes.factor
-            mrc.write(Path(place) / f"{_key(ask)}.mrc", small.numpy(), pixel_A)
+        images = [str(_small(ask, sizes.factor, project, Path(place))) for ask in asks]
         table = Path(place) / "found.txt"
-        images = [f"{place}/{_key(ask)}.mrc" for ask in asks]
-        _call(_command(first, sizes.factor, sizes.pick_radius_px, project, table, images))
+        command = _command(first, sizes.factor, sizes.pick_radius_px, project)
+        _call([*command, "-o", str(table), *images])
         found = read_found(table)
-    nothing = Found(np.zeros(0), np.zeros(0), np.zeros(0))
-    return [found.get(_key(ask), nothing) for ask in asks]
+    return [found.get(_key(ask), NOTHING) for ask in asks]
+
+
+def _small(ask: TopazRequest, factor: int, project: Path, place: Path) -> Path:
+    """Write a micrograph as Topaz wants it."""
+    try:
+        small = preprocess(read_micrograph(project, ask.micrograph), factor)
+    except ValueError as error:
+        raise Refused(Code.NOT_FINITE, f"{ask.micrograph}: {error}") from error
+    path = place / f"{_key(ask)}.mrc"
+    mrc.write(path, small.numpy(), ask.pixel_size_A * factor)
+    return path
 
 
 def write_found(path: Path, asks: Sequence[TopazRequest], found: Sequence[Found]) -> None:
@@ -100,16 +121,24 @@ def read_found(path: Path) -> dict[str, Found]:
     Refused
         It is no such table.
     """
-    rows: dict[str, list[tuple[float, float, float]]] = {}
     try:
         head, *lines = path.read_text().splitlines()
-        if head.split("\t")[:4] != ["image_name", "x_coord", "y_coord", "score"]:
-            raise ValueError(f"its first line is {head[:80]!r}")
-        for line in lines:
-            name, x, y, score = line.split("\t")[:4]
-            rows.setdefault(name, []).append((float(x), float(y), float(score)))
     except (OSError, ValueError) as error:
         raise Refused(Code.READ_ERROR, f"{path.name} of Topaz cannot be read: {error}") from error
+    if head.split("\t")[:4] != ["image_name", "x_coord", "y_coord", "score"]:
+        raise Refused(Code.READ_ERROR, f"{path.name} of Topaz: its first line is {head[:80]!r}")
+    return _by_name(lines)
+
+
+def _by_name(lines: Sequence[str]) -> dict[str, Found]:
+    """Return picks by image name, the best first."""
+    rows: dict[str, list[tuple[float, float, float]]] = {}
+    for line in lines:
+        try:
+            name, x, y, score = line.split("\t")[:4]
+            rows.setdefault(name, []).append((float(x), float(y), float(score)))
+        except ValueError as error:
+            raise Refused(Code.READ_ERROR, f"Topaz said {line[:80]!r}: {error}") from error
     found = {}
     for name, values in rows.items():
         table = np.array(values)
@@ -123,15 +152,13 @@ def _key(ask: TopazRequest) -> str:
     return "m" + hashlib.sha256(ask.micrograph.encode()).hexdigest()[:16]
 
 
-def _command(
-    ask: TopazRequest, factor: int, radius: int, project: Path, table: Path, images: Sequence[str]
-) -> list[str]:
+def _command(ask: TopazRequest, factor: int, radius: int, project: Path) -> list[str]:
     command = [*shlex.split(ask.program), "extract", "-t", f"{ask.threshold:g}"]
-    command += ["-r", str(radius), "-d", str(ask.device), "-x", str(factor), "-o", str(table)]
+    command += ["-r", str(radius), "-d", str(ask.device), "-x", str(factor)]
     if ask.model and ask.model != "None":
         model = ask.model if ask.model in BUNDLED else str(project / ask.model)
         command += ["-m", model]
-    return [*command, *ask.arguments, *images]
+    return [*command, *ask.arguments]
 
 
 def _call(command: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 All of it is written from the state and never read back. Source: preprocessing.md section 7.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from algorithms.formats import star
@@ -11,7 +12,7 @@ from schemer.scheme import Scheme
 from services.kit.schemes import write_scheme
 from services.kit.tables import ctf_columns, optics_table, save_table
 from services.proc import selecting
-from services.proc.particles import ParticlesFile
+from services.proc.particles import Part, ParticlesFile
 from services.proc.state import ProcState
 
 
@@ -82,6 +83,10 @@ class Views:
             "rlnColdstreamRobustZ": selecting.farthest([values[m] for m in order]),
             **{label: [values[m].get(label, -1.0) for m in order] for label in labels},
         }
+        intensities = [values[m].get("rlnColdstreamMeanIntensity") for m in order]
+        if None not in intensities:
+            thickness = selecting.relative_thickness_A([v for v in intensities if v is not None])
+            quality["rlnColdstreamRelativeThickness"] = thickness
         found = selecting.squares((selecting.square_of(m), values[m]) for m in order)
         kept = dict.fromkeys(found, 0)
         for movie in order:
@@ -124,17 +129,22 @@ class Views:
         if self._particles is None:
             path = self.project / process / "particles.star"
             self._particles = ParticlesFile(self.project, path)
-        parts = [state.extracted[m] for m in order if m in state.extracted]
-        groups = {state.imported[p.movie].optics_group: p for p in parts}
-        used = [o for g, o in state.optics.items() if g in groups]
-        optics = optics_table(
-            used,
-            {
-                "rlnImagePixelSize": {g: p.pixel_size_A for g, p in groups.items()},
-                "rlnImageSize": {g: p.box_px for g, p in groups.items()},
-                "rlnImageDimensionality": dict.fromkeys(groups, 2),
-                "rlnCtfDataAreCtfPremultiplied": dict.fromkeys(groups, 0),
-            },
-        )
-        joined = [(p.key, p.metadata_star) for p in parts if p.n_particles]
-        self._particles.update(optics, joined, in_order=in_order)
+        movies = [m for m in order if m in state.extracted]
+        self._particles.update(*particle_tables(state, movies), in_order=in_order)
+
+
+def particle_tables(state: ProcState, movies: Sequence[str]) -> tuple[star.Table, list[Part]]:
+    """Return the optics table of extracted micrographs, and what their particles are joined of."""
+    parts = [state.extracted[m] for m in movies]
+    groups = {state.imported[p.movie].optics_group: p for p in parts}
+    used = [o for g, o in state.optics.items() if g in groups]
+    optics = optics_table(
+        used,
+        {
+            "rlnImagePixelSize": {g: p.pixel_size_A for g, p in groups.items()},
+            "rlnImageSize": {g: p.box_px for g, p in groups.items()},
+            "rlnImageDimensionality": dict.fromkeys(groups, 2),
+            "rlnCtfDataAreCtfPremultiplied": dict.fromkeys(groups, 0),
+        },
+    )
+    return optics, [(p.key, p.metadata_star) for p in parts if p.n_particles]

@@ -1,6 +1,1 @@
-"""One HTML page that shows what became of a session."""
-
-from services.report.facts import ReportFacts
-from services.report.html import write_report
-
-__all__ = ["ReportFacts", "write_report"]
+"""Pages about a session: one of the whole, and one of each micrograph."""

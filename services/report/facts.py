@@ -49,6 +49,10 @@ class ReportFacts:
         True labels the page; a session whose name starts with "Simulated" is labelled anyway.
     particle_diameter_A
         Diameter of the circles drawn around picks; None takes two thirds of the extraction box.
+    fit_limit_A
+        To which the CTF of a selected micrograph has to fit; None draws no limit.
+    project_name
+        How commands on the pages name the project.
     written_at
         Wall clock of the report, seconds since 1970.
     """
@@ -57,6 +61,8 @@ class ReportFacts:
     events: Sequence[Event]
     simulated: bool = False
     particle_diameter_A: float | None = None
+    fit_limit_A: float | None = None
+    project_name: str = "P"
     written_at: float = field(default_factory=time.time)
 
     @property
@@ -133,6 +139,16 @@ class SetAside:
     stage: str
     code: str
     detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """One line of a micrograph's history."""
+
+    at: float  # seconds since 1970
+    service: str
+    event: str
+    text: str
 
 
 def stories(events: Iterable[Event]) -> list[Story]:

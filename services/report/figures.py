@@ -1,166 +1,237 @@
-"""Which numbers go into which figure of the report."""
+"""Which figures a report has, in which order, and what each of them tells."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from services.kit.events import (
-    Body,
-    MicrographCorrected,
-    MicrographCtf,
-    MovieSettled,
-    ParticlesExtracted,
-    ParticlesPicked,
-)
-from services.report import plots, readings
+from services.kit.events import Event, MicrographCorrected, PickingDrifted, ResultsOutdated
+from services.report import ctfplots, flow, places, readings, timelines, tracks
 from services.report.facts import Story
-from services.report.gallery import movie_pixel_A
-from services.report.plots import Clock, Series
+from services.report.plots import Clock
+from services.report.timelines import Alarm
+from services.report.values import Rows, fit_of, movie_pixel_A
 
 TRACKS_SHOWN = 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure of the page; `image` is None while there is nothing to show."""
+    """A figure of the page.
 
+    Parameters
+    ----------
+    name
+        Of its file, without `.png`.
+    title, note
+        What it is, and what it tells.
+    image
+        PNG; None while there is nothing to show.
+    """
+
+    name: str
     title: str
     note: str
-    image: str | None
-    wide: bool = False
+    image: bytes | None
 
 
-def draw(project: Path, told: Sequence[Story]) -> list[Figure]:
-    """Return the figures of the page, in order."""
-    clock = _clock(told)
-    counts = _over_time(told, ParticlesExtracted, lambda body: body.n_particles)
-    return [
-        Figure(
-            title="Progress",
-            note="Movies that have left each stage.",
-            image=plots.throughput(_stage_times(told), clock),
-        ),
-        Figure(
-            title="Time per stage",
-            note="Computing time of each step, and the whole way from the last byte of a movie.",
-            image=plots.latency(latencies(told)),
-        ),
-        *_motion_figures(project, told, clock),
-        *_ctf_figures(project, told, clock),
-        Figure(
-            title="Particles per micrograph",
-            note="A step or a drift here is often the first sign of trouble.",
-            image=plots.particles(counts, clock),
-        ),
-    ]
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Figures that belong together."""
+
+    name: str
+    title: str
+    figures: tuple[Figure, ...]
 
 
-def _motion_figures(project: Path, told: Sequence[Story], clock: Clock) -> Iterator[Figure]:
+def sections(
+    project: Path,
+    told: Sequence[Story],
+    rows: Rows,
+    alarms: Sequence[Alarm],
+    limit_A: float | None,
+) -> list[Section]:
+    """Return the sections of the page with their figures drawn."""
+    clock = Clock(at=rows.acquired)
+    parts = (
+        ("flow", "Throughput", _flow(told, rows, clock)),
+        ("motion", "Motion", _motion(project, rows, clock)),
+        ("ctf", "CTF", _ctf(project, rows, clock, limit_A)),
+        ("picks", "Picks", _picks(rows, clock, alarms)),
+        ("places", "Squares and holes", _places(rows)),
+    )
+    return [Section(name=n, title=t, figures=tuple(figures)) for n, t, figures in parts]
+
+
+def _flow(told: Sequence[Story], rows: Rows, clock: Clock) -> Iterator[Figure]:
     yield Figure(
-        title="Drift tracks",
-        note="Shifts applied to the frames of six movies, from the least to the most motion; "
-        "the dot is the first frame.",
-        image=plots.drift_tracks(_tracks(project, told)),
-        wide=True,
+        name="progress",
+        title="Progress",
+        note="Movies written by the camera, and movies that have left each stage. Lines that move "
+        "apart: a stage is too slow.",
+        image=flow.progress(told),
     )
     yield Figure(
+        name="rate",
+        title="Movies per hour",
+        note="Above as acquired, below as processed; dashed the average.",
+        image=flow.rate(rows, told),
+    )
+    yield Figure(
+        name="latency",
+        title="From the last byte to the result",
+        note="How long each movie took to its CTF and to its particles. It should stay level.",
+        image=flow.waiting(rows, clock),
+    )
+    yield Figure(
+        name="time_per_stage",
+        title="Time per stage",
+        note="Computing time of each step, and the whole way from the last byte of a movie.",
+        image=flow.time_per_stage(told),
+    )
+    yield Figure(
+        name="refused",
+        title="Refused, when and why",
+        note="A stroke is a movie. A block of them is one cause: the table above says which.",
+        image=flow.refusals(told),
+    )
+
+
+def _motion(project: Path, rows: Rows, clock: Clock) -> Iterator[Figure]:
+    yield Figure(
+        name="motion",
         title="Motion of every movie",
-        note="Length of the path; the early part decides how much high resolution is left.",
-        image=plots.drift_over_time(_motion(told, 0), _motion(told, 1), clock),
+        note="Length of the path. The early part decides how much high resolution is left. "
+        "Arrows: beyond the axis.",
+        image=timelines.motion(rows, clock),
+    )
+    yield Figure(
+        name="tracks",
+        title="Drift tracks",
+        note="Six movies from the least to the most motion, on one scale; the dot is the first "
+        "frame.",
+        image=tracks.side_by_side(_tracks(project, rows)),
+    )
+    yield Figure(
+        name="motion_histograms",
+        title="How much motion",
+        note="All movies; dashed the median.",
+        image=timelines.motion_histograms(rows),
     )
 
 
-def _ctf_figures(project: Path, told: Sequence[Story], clock: Clock) -> Iterator[Figure]:
+def _ctf(project: Path, rows: Rows, clock: Clock, limit_A: float | None) -> Iterator[Figure]:
     yield Figure(
-        title="Defocus",
-        note="Both axes of the fit; the bar between them is the astigmatism.",
-        image=plots.defocus(
-            _over_time(told, MicrographCtf, lambda body: body.defocus_u_A),
-            _over_time(told, MicrographCtf, lambda body: body.defocus_v_A),
-            clock,
-        ),
+        name="defocus",
+        title="Defocus and astigmatism",
+        note="Both axes of the fit, joined by a bar. Astigmatism that grows wants the stigmator.",
+        image=timelines.defocus(rows, clock),
     )
-    fits = [body.max_resolution_A for story in told if (body := story.get(MicrographCtf))]
     yield Figure(
-        title="CTF fit resolution",
-        note="How far the rings follow the model.",
-        image=plots.fit_resolution(np.asarray(fits, dtype=float)),
+        name="fit",
+        title="CTF fit",
+        note="How far the rings follow the model, lower is better, and how well.",
+        image=timelines.fits(rows, clock, limit_A),
     )
-    example, image = _profile(project, told)
+    yield Figure(
+        name="ctf_histograms",
+        title="CTF values",
+        note="All micrographs; dashed the median.",
+        image=timelines.ctf_histograms(rows),
+    )
+    example, image = _profile(project, rows)
     note = f"Example: {example}." if example else "Equiphase average against the model."
-    yield Figure(title="CTF profile", note=note, image=image)
+    yield Figure(name="ctf_curve", title="CTF curve of a typical fit", note=note, image=image)
+    yield Figure(
+        name="ice",
+        title="Ice",
+        note="Strength of the ring of crystalline ice near 3.7 Å; iciness above 1.5 is bad. Thick "
+        "ice lowers the mean intensity.",
+        image=timelines.ice(rows, clock),
+    )
+    if (shifts := timelines.phase(rows, clock)) is not None:
+        note = "Of the phase plate: it rises as the plate charges, and falls at a new place."
+        yield Figure(name="phase", title="Phase shift", note=note, image=shifts)
 
 
-def _clock(told: Sequence[Story]) -> Clock:
-    moments = [at for story in told for at, _ in story.latest.values()]
-    return Clock(min(moments, default=0.0), max(moments, default=0.0))
+def _picks(rows: Rows, clock: Clock, alarms: Sequence[Alarm]) -> Iterator[Figure]:
+    yield Figure(
+        name="picks",
+        title="Picks and their distances",
+        note="The average is watched: outside the band, which the first 40 micrographs set, there "
+        "is an alarm (hatched).",
+        image=timelines.picks(rows, clock, alarms),
+    )
+    yield Figure(
+        name="pick_histograms",
+        title="How many, how close",
+        note="All micrographs; dashed the median.",
+        image=timelines.pick_histograms(rows),
+    )
 
 
-def _over_time(
-    told: Sequence[Story], kind: type[Body], value: Callable[..., float | int]
-) -> Series:
-    rows = [
-        (story.at(kind) or 0.0, float(value(body)))
-        for story in told
-        if (body := story.get(kind)) is not None
-    ]
-    return _series(rows)
+def _places(rows: Rows) -> Iterator[Figure]:
+    squares = places.places(rows, places.square_of)
+    yield Figure(
+        name="squares",
+        title="Grid squares",
+        note="Each dot is a micrograph, the bar the median of its square; the latest squares.",
+        image=places.strips(rows, squares, "grid square"),
+    )
+    if (drawn := places.stage_map(rows)) is not None:
+        note = "Micrographs of one stage position are drawn around it; crosses have no value."
+        yield Figure(name="stage", title="On the grid", note=note, image=drawn)
+    groups = places.places(rows, places.group_of)
+    if len(groups) > 1:
+        yield Figure(
+            name="optics_groups",
+            title="Optics groups",
+            note="Groups that differ in fit or astigmatism point at beam shift or coma.",
+            image=places.strips(rows, groups, "optics group"),
+        )
 
 
-def _series(rows: list[tuple[float, float]]) -> Series:
-    table = np.asarray(sorted(row for row in rows if np.isfinite(row[1]))).reshape(-1, 2)
-    return Series(at=table[:, 0], values=table[:, 1])
+def alarms_of(events: Sequence[Event], rows: Rows) -> list[Alarm]:
+    """Return the alarms of the control charts, on the time line of acquisition."""
+    at = {story.movie: when for story, when in zip(rows.told, rows.acquired, strict=True)}
+    found: list[Alarm] = []
+    open_since: dict[str, float] = {}
+    for event in events:
+        body = event.body
+        if isinstance(body, ResultsOutdated) and body.stage == "autopick":
+            open_since.clear()  # picked by other rules: the charts begin anew
+        if not isinstance(body, PickingDrifted) or body.movie not in at:
+            continue
+        when = float(at[body.movie])
+        if body.active:
+            open_since.setdefault(body.measure, when)
+        elif body.measure in open_since:
+            since = open_since.pop(body.measure)
+            found.append(Alarm(since=since, until=when, measure=body.measure))
+    still = [Alarm(since=at, until=None, measure=name) for name, at in open_since.items()]
+    return found + still
 
 
-def motion_A(story: Story) -> tuple[float, float]:
-    """Return total and early motion of a movie in A; not-a-number where it is not aligned."""
-    body = story.get(MicrographCorrected)
-    if body is None:
-        return float("nan"), float("nan")
-    pixel_A = movie_pixel_A(story)
-    return body.motion_total_px * pixel_A, body.motion_early_px * pixel_A
-
-
-def _motion(told: Sequence[Story], which: int) -> Series:
-    rows = [(story.at(MicrographCorrected), motion_A(story)[which]) for story in told]
-    return _series([(at, value) for at, value in rows if at is not None])
-
-
-def _stage_times(told: Sequence[Story]) -> list[tuple[str, np.ndarray]]:
-    labels = {
-        "complete": MovieSettled,
-        "aligned": MicrographCorrected,
-        "CTF": MicrographCtf,
-        "particles": ParticlesExtracted,
-    }
-    return [
-        (label, np.asarray([at for story in told if (at := story.at(kind)) is not None]))
-        for label, kind in labels.items()
-    ]
-
-
-def _tracks(project: Path, told: Sequence[Story]) -> list[tuple[str, readings.Track]]:
+def _tracks(project: Path, rows: Rows) -> list[tuple[str, readings.Track]]:
     """Return six tracks from the least to the most motion; unreadable ones are left out."""
-    corrected = [story for story in told if np.isfinite(motion_A(story)[0])]
-    ordered = sorted(corrected, key=lambda story: motion_A(story)[0])
+    total = rows["total_A"]
+    ordered = [int(index) for index in np.argsort(total) if np.isfinite(total[index])]
     wanted = np.unique(np.linspace(0, len(ordered) - 1, min(TRACKS_SHOWN, len(ordered))))
     found = []
-    for index in wanted.astype(int):
-        story = ordered[index]
-        body = story.get(MicrographCorrected)
+    for index in (ordered[place] for place in wanted.astype(int)):
+        body = rows.told[index].get(MicrographCorrected)
         if body is None:
             continue
-        track = readings.read_track(project / body.metadata_star, movie_pixel_A(story))
+        track = readings.read_track(project / body.metadata_star, movie_pixel_A(rows.told[index]))
         if track is not None:
-            found.append((f"{motion_A(story)[0]:.1f} Å", track))
+            found.append((f"{total[index]:.1f} Å", track))
     return found
 
 
-def _profile(project: Path, told: Sequence[Story]) -> tuple[str, str | None]:
+def _profile(project: Path, rows: Rows) -> tuple[str, bytes | None]:
     """Return name and figure of the readable profile that is nearest to the median fit."""
-    fits = [(body, story) for story in told if (body := story.get(MicrographCtf))]
+    fits = [(body, story) for story in rows.told if (body := fit_of(story))]
     if not fits:
         return "", None
     median = float(np.median([body.max_resolution_A for body, _ in fits]))
@@ -168,48 +239,5 @@ def _profile(project: Path, told: Sequence[Story]) -> tuple[str, str | None]:
     for body, story in fits[:10]:
         profile = readings.read_profile(project / readings.without_suffix(body.ctf_image))
         if profile is not None:
-            return story.name, plots.ctf_profile(profile, body.max_resolution_A)
+            return story.name, ctfplots.curve(profile, body.max_resolution_A)
     return "", None
-
-
-def latencies(told: Sequence[Story]) -> list[tuple[str, np.ndarray]]:
-    """Return label and seconds of each step, and of the way from the last byte of the movie."""
-    rows: dict[str, list[float]] = {label: [] for label in LATENCIES}
-    for story in told:
-        available = story.available_at()
-        settled_at, ctf_at = story.at(MovieSettled), story.at(MicrographCtf)
-        extracted_at = story.at(ParticlesExtracted)
-        if available is not None:
-            for label, at in zip(WAYS, (settled_at, ctf_at, extracted_at), strict=True):
-                if at is not None:
-                    rows[label].append(at - available)
-        for label, kind in STEPS.items():
-            took_s = getattr(story.get(kind), "took_s", None)
-            if took_s is not None:
-                rows[label].append(took_s)
-    return [(label, np.asarray(rows[label])) for label in LATENCIES]
-
-
-STEPS: dict[str, type[Body]] = {
-    "motion correction": MicrographCorrected,
-    "CTF": MicrographCtf,
-    "picking": ParticlesPicked,
-    "extraction": ParticlesExtracted,
-}
-WAYS = ("last byte to complete", "last byte to CTF", "last byte to particles")
-LATENCIES = (WAYS[0], *STEPS, *WAYS[1:])
-
-
-def latency_table(told: Sequence[Story]) -> list[tuple[str, int, float, float, float]]:
-    """Return label, count, median, 95th percentile and maximum in seconds, for the table."""
-    return [
-        (
-            label,
-            len(seconds),
-            float(np.median(seconds)),
-            float(np.percentile(seconds, 95)),
-            float(seconds.max()),
-        )
-        for label, seconds in latencies(told)
-        if len(seconds)
-    ]

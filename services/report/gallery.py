@@ -9,15 +9,16 @@ import numpy as np
 from services.kit.events import (
     MicrographCorrected,
     MicrographCtf,
-    MovieSettled,
     ParticlesExtracted,
     ParticlesPicked,
 )
 from services.kit.ledger import STAGES
 from services.report import readings, thumbnails
 from services.report.facts import Story
+from services.report.files import ReportFiles
+from services.report.values import Rows, fit_of, movie_pixel_A
 
-SHOWN = 24
+LATEST, SPREAD = 8, 16
 PARTICLES_SHOWN = 48
 CTF_WIDTH_PX = 224
 CIRCLE_OF_BOX = 2 / 3  # RELION's rules make the box about 1.5 particle diameters
@@ -28,6 +29,7 @@ class Card:
     """One micrograph as the page shows it; circles are in px of the micrograph, y downwards."""
 
     name: str
+    link: str
     state: str
     width_px: int
     height_px: int
@@ -38,18 +40,26 @@ class Card:
     lines: tuple[str, ...]
 
 
+def choose(rows: Rows) -> tuple[list[Story], list[Story]]:
+    """Return the latest micrographs, the last first, and some spread over the session.
+
+    The spread ones stay chosen while the session grows, until their number halves: pictures made
+    once are used again.
+    """
+    corrected = [story for story in rows.told if story.get(MicrographCorrected)]
+    step = 1
+    while len(corrected) > SPREAD * step:
+        step *= 2
+    latest = corrected[: -LATEST - 1 : -1]
+    shown = {story.movie for story in latest}
+    return latest, [story for story in corrected[::step] if story.movie not in shown]
+
+
 def cards(
-    project: Path, told: Sequence[Story], particle_diameter_A: float | None = None
+    project: Path, told: Sequence[Story], files: ReportFiles, particle_diameter_A: float | None
 ) -> list[Card]:
-    """Return cards of up to 24 micrographs spread over the session."""
-    corrected = [story for story in told if story.get(MicrographCorrected)]
-    return [_card(project, story, particle_diameter_A) for story in spread(corrected, SHOWN)]
-
-
-def spread(items: Sequence[Story], count: int) -> list[Story]:
-    """Return up to `count` items at even distances, first and last included."""
-    wanted = np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int))
-    return [items[index] for index in wanted]
+    """Return the cards of micrographs."""
+    return [_card(project, story, files, particle_diameter_A) for story in told]
 
 
 def particle_sheet(project: Path, told: Sequence[Story]) -> str | None:
@@ -69,47 +79,65 @@ def particle_sheet(project: Path, told: Sequence[Story]) -> str | None:
         images += readings.read_stack(stack, each)
     if not images:
         return None
-    return thumbnails.jpeg_uri(thumbnails.montage(images[:PARTICLES_SHOWN], columns=12, tile_px=88))
+    sheet = thumbnails.montage(images[:PARTICLES_SHOWN], columns=12, tile_px=88)
+    return thumbnails.uri(thumbnails.jpeg(sheet))
 
 
-def _card(project: Path, story: Story, particle_diameter_A: float | None) -> Card:
+def _card(
+    project: Path, story: Story, files: ReportFiles, particle_diameter_A: float | None
+) -> Card:
     corrected = story.get(MicrographCorrected)
-    assert corrected is not None  # noqa: S101 - `cards` chose the story for it
-    image = readings.read_image(project / corrected.micrograph)
-    height_px, width_px = (
-        image.shape if image is not None else (corrected.height_px, corrected.width_px)
-    )
-    picture = None
-    if image is not None:
-        small = thumbnails.thumbnail(image, corrected.pixel_size_A)
-        picture = thumbnails.jpeg_uri(small)
-    ctf = story.get(MicrographCtf)
-    spectrum = None
-    if ctf is not None:
-        spectrum = readings.read_image(project / readings.without_suffix(ctf.ctf_image))
+    assert corrected is not None  # noqa: S101 - `choose` chose the story for it
+    picture = micrograph_thumbnail(project, story.movie, corrected, files)
     return Card(
         name=story.name,
+        link=files.link(story.movie),
         state=_state(story),
-        width_px=width_px,
-        height_px=height_px,
-        thumbnail=picture,
-        ctf_image=_spectrum_uri(spectrum),
-        circles=_circles(project, story, height_px),
-        radius_px=_radius_px(story, corrected, particle_diameter_A),
+        width_px=corrected.width_px,
+        height_px=corrected.height_px,
+        thumbnail=thumbnails.uri(picture) if picture else None,
+        ctf_image=_ctf_uri(project, story, files),
+        circles=_circles(project, story, corrected.height_px),
+        radius_px=radius_px(story, corrected, particle_diameter_A),
         lines=_lines(story),
     )
+
+
+def micrograph_thumbnail(
+    project: Path, movie: str, corrected: MicrographCorrected, files: ReportFiles
+) -> bytes | None:
+    """Return a micrograph of 512 px as JPEG, kept for the next time; None if it is not there."""
+    path = project / corrected.micrograph
+
+    def make() -> bytes | None:
+        image = readings.read_image(path)
+        if image is None:
+            return None
+        return thumbnails.jpeg(thumbnails.thumbnail(image, corrected.pixel_size_A))
+
+    return files.thumbnail(movie, "image", path, make)
+
+
+def _ctf_uri(project: Path, story: Story, files: ReportFiles) -> str | None:
+    ctf = fit_of(story)
+    if ctf is None:
+        return None
+    path = project / readings.without_suffix(ctf.ctf_image)
+
+    def make() -> bytes | None:
+        spectrum = readings.read_image(path)
+        if spectrum is None:
+            return None
+        grey = thumbnails.to_grey(spectrum, 0.5, 99.5)
+        return thumbnails.jpeg(grey.resize((CTF_WIDTH_PX, CTF_WIDTH_PX)))
+
+    made = files.thumbnail(story.movie, "ctf", path, make)
+    return thumbnails.uri(made) if made else None
 
 
 def _state(story: Story) -> str:
     states = [state for room in STAGES if (state := story.state(room))]
     return states[-1] if states else "pending"
-
-
-def _spectrum_uri(spectrum: np.ndarray | None) -> str | None:
-    if spectrum is None:
-        return None
-    grey = thumbnails.to_grey(spectrum, 0.5, 99.5)
-    return thumbnails.jpeg_uri(grey.resize((CTF_WIDTH_PX, CTF_WIDTH_PX)))
 
 
 def _circles(project: Path, story: Story, height_px: int) -> tuple[tuple[int, int], ...]:
@@ -124,9 +152,10 @@ def _circles(project: Path, story: Story, height_px: int) -> tuple[tuple[int, in
     return tuple((round(x), round(y)) for x, y in zip(found.x_px, flipped, strict=True))
 
 
-def _radius_px(
+def radius_px(
     story: Story, corrected: MicrographCorrected, particle_diameter_A: float | None
 ) -> float:
+    """Return the radius of a particle in px of the micrograph, by its box where it is not told."""
     extracted = story.get(ParticlesExtracted)
     diameter_A = particle_diameter_A
     if diameter_A is None and extracted is not None:
@@ -157,11 +186,3 @@ def _lines(story: Story) -> tuple[str, ...]:
     if refusal:
         lines.append(f"refused: {getattr(refusal[-1], 'code', '')}")
     return tuple(lines)
-
-
-def movie_pixel_A(story: Story) -> float:
-    """Return the pixel of the movie, in which motion is counted."""
-    settled, corrected = story.get(MovieSettled), story.get(MicrographCorrected)
-    if settled is not None:
-        return settled.pixel_size_A
-    return corrected.pixel_size_A if corrected is not None else 1.0

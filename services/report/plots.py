@@ -1,10 +1,9 @@
-"""The report's figures: each function returns an SVG data URI, or None when there is no data.
+"""How the report's figures look: colours, sizes, the time line, and PNG bytes.
 
 Colours are those of Okabe and Ito, told apart by people with colour-blind eyes; shape or line
 style repeats what colour says, so a black-and-white print still reads.
 """
 
-import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,22 +12,28 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
-
-from services.report.readings import Profile, Track
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+SKY, PURPLE = "#56B4E9", "#CC79A7"
 INK, QUIET, GRID = "#23303b", "#5b6b78", "#dfe5ea"
-MANY = 1500  # above this, markers are drawn as pixels: an SVG of 10,000 markers is megabytes
+# A figure of this width keeps its letters readable on a telephone, where it is 360 px wide.
+WIDTH_IN, PANEL_IN = 5.2, 1.75
+DPI = 160
+# Values beyond this many times the middle four fifths are drawn as arrows at the border.
+REACH = 1.5
+NUMBERS_SHOWN = 6
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "axes.edgecolor": "#9aa7b2",
     "axes.labelcolor": INK,
-    "axes.titlesize": 9.5,
+    "axes.titlesize": 9.0,
     "axes.titlecolor": INK,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -40,287 +45,208 @@ STYLE: dict[Any, Any] = {
     "xtick.color": QUIET,
     "ytick.color": QUIET,
     "legend.frameon": False,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": 8.0,
+    "legend.handletextpad": 0.3,
+    "legend.columnspacing": 1.0,
     "lines.solid_capstyle": "round",
-    "svg.hashsalt": "coldstream",  # same facts, same bytes
 }
 
 
+def draw(
+    paint: Callable[[Figure], None], height_in: float = 2.6, width_in: float = WIDTH_IN
+) -> bytes:
+    """Return a figure as PNG; the same facts give the same bytes."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width_in, height_in), layout="constrained", dpi=DPI)
+        canvas = FigureCanvasAgg(figure)
+        paint(figure)
+        canvas.draw()  # `savefig` would lay it out and draw it twice
+        drawn = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+    buffer = io.BytesIO()
+    drawn.convert("RGB").save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()
+
+
 @dataclass(frozen=True, kw_only=True)
-class Series:
-    """Values over wall time: `at` in seconds since 1970, one value each."""
+class Clock:
+    """The time axis that figures share: from the first exposure to the last.
+
+    Parameters
+    ----------
+    at
+        Times of acquisition, seconds, rising `[n]`.
+    """
 
     at: np.ndarray
-    values: np.ndarray
-
-
-@dataclass(frozen=True)
-class Clock:
-    """The time axis that all figures share: from the first to the last event of the session."""
-
-    start: float  # seconds since 1970
-    end: float
 
     @property
     def unit(self) -> tuple[str, float]:
-        """Return the handiest unit and its length in seconds."""
+        """The handiest unit and its length in seconds."""
+        span_s = float(self.at[-1] - self.at[0]) if len(self.at) else 0.0
         for unit, seconds in (("h", 3600.0), ("min", 60.0)):
-            if self.end - self.start >= 2 * seconds:
+            if span_s >= 2 * seconds:
                 return unit, seconds
         return "s", 1.0
 
     @property
     def label(self) -> str:
-        """Return the label of the axis."""
-        return f"time since the session began ({self.unit[0]})"
+        """Label of the axis."""
+        return f"time since the first exposure ({self.unit[0]})"
 
     def __call__(self, at: np.ndarray) -> np.ndarray:
-        """Return wall times on the axis."""
-        return (at - self.start) / self.unit[1]
+        """Return times on the axis."""
+        start = self.at[0] if len(self.at) else 0.0
+        return (at - start) / self.unit[1]
+
+    def number(self, axes: Axes) -> None:
+        """Write the numbers of the micrographs along the upper border of a panel."""
+        shown = _spaced(self(self.at), axes.get_xlim())
+        top = axes.secondary_xaxis("top")
+        top.set_xticks(self(self.at)[shown], [f"{index + 1:,}" for index in shown])
+        top.tick_params(length=2, labelsize=7.5, pad=1)
+        top.spines["top"].set_visible(False)
+        top.set_xlabel("number of the movie", fontsize=7.5, color=QUIET, labelpad=4)
 
 
-def _draw(paint: Callable[[Figure], None], width_in: float = 6.2, height_in: float = 2.7) -> str:
-    with rc_context(STYLE):
-        figure = Figure(figsize=(width_in, height_in), layout="constrained", dpi=150)
-        FigureCanvasSVG(figure)
-        paint(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, facecolor="none")
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _spaced(x: np.ndarray, limits: tuple[float, float]) -> list[int]:
+    """Return indices at round numbers whose places on the axis leave room for their labels."""
+    steps = [m * 10**e for e in range(6) for m in (1, 2, 5)]
+    step = next((s for s in steps if len(x) <= NUMBERS_SHOWN * s), steps[-1])
+    room = 0.09 * (limits[1] - limits[0])
+    found: list[int] = []
+    for index in [0, *range(step - 1, len(x), step)]:
+        if not found or x[index] - x[found[-1]] > room:
+            found.append(index)
+    return found
 
 
-def _points(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, marker: str, label: str) -> None:
-    many = len(x) > MANY
+def timeline(figure: Figure, clock: Clock, panels: int) -> list[Axes]:
+    """Return panels one above the other that share the time axis."""
+    shared = list(np.ravel(figure.subplots(panels, 1, sharex=True, squeeze=False)))
+    span = float(clock(clock.at)[-1]) if len(clock.at) else 1.0
+    shared[0].set_xlim(-0.02 * max(span, 1e-3), 1.02 * max(span, 1e-3))
+    shared[-1].set_xlabel(clock.label)
+    clock.number(shared[0])
+    return shared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How points are drawn: colour, marker, and what the legend calls them."""
+
+    colour: str
+    marker: str
+    label: str = ""
+
+
+def scatter(axes: Axes, x: np.ndarray, y: np.ndarray, look: Look, top: float | None = None) -> None:
+    """Draw points; those above `top` become arrows at the upper border."""
+    keep = np.isfinite(y)
+    x, y = x[keep], y[keep]
+    above = y > top if top is not None else np.zeros(len(y), bool)
+    size = 4.2 if len(x) <= 300 else 2.6 if len(x) <= 2000 else 1.6
     axes.plot(
-        x,
-        y,
-        marker,
-        color=colour,
-        markersize=2.0 if many else 4.5,
-        markeredgewidth=0,
-        alpha=0.6 if many else 0.9,
-        label=label,
-        rasterized=many,
+        x[~above],
+        y[~above],
+        look.marker,
+        color=look.colour,
+        markersize=size + (1.2 if look.marker == "x" else 0.0),
+        markeredgewidth=1.2 if look.marker == "x" else 0,
+        alpha=0.9 if len(x) <= 2000 else 0.5,
+        label=look.label if look.label and len(x) else None,
+        zorder=3 if look.marker == "x" else 2,
+    )
+    if top is not None and above.any():
+        axes.plot(x[above], np.full(above.sum(), 0.985 * top), "^", color=look.colour, markersize=4)
+
+
+def reach(*values: np.ndarray, least: float = 0.0) -> float:
+    """Return an upper limit of an axis from 0 that a few extreme values do not stretch."""
+    given = np.concatenate([v[np.isfinite(v)] for v in values]) if values else np.zeros(0)
+    if not len(given):
+        return max(least, 1.0)
+    low, high = np.percentile(given, (10, 90))
+    return float(max(least, 1.06 * min(given.max(), high + REACH * max(high - low, 0.15 * high))))
+
+
+def trend(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str = INK) -> None:
+    """Draw the running median of points, where there are enough of them for one."""
+    keep = np.isfinite(y)
+    x, y = x[keep], y[keep]
+    if len(y) < 30:
+        return
+    width = max(9, len(y) // 40)
+    starts = np.unique(np.linspace(0, len(y) - width, min(len(y) - width + 1, 200)).astype(int))
+    middle = [np.median(y[i : i + width]) for i in starts]
+    axes.plot(
+        x[starts + width // 2], middle, "-", color=colour, lw=1.2, label="running median", zorder=4
     )
 
 
-def _legend_above(axes: Axes, columns: int) -> None:
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=columns, borderaxespad=0.1)
-
-
-def drift_tracks(tracks: Sequence[tuple[str, Track]]) -> str | None:
-    """Return whole-frame tracks side by side on one scale; a dot marks the first frame.
-
-    Parameters
-    ----------
-    tracks
-        Panel title and track, at most six.
-    """
-    tracks = [(title, track) for title, track in tracks if len(track.x_A) > 1][:6]
-    if not tracks:
-        return None
-
-    def paint(figure: Figure) -> None:
-        panels = np.ravel(figure.subplots(1, len(tracks), squeeze=False))
-        spans = [max(np.ptp(track.x_A), np.ptp(track.y_A)) for _, track in tracks]
-        half = 0.58 * max(float(max(spans)), 1.0)
-        for axes, (title, track) in zip(panels, tracks, strict=True):
-            axes.plot(track.x_A, track.y_A, "-", color=BLUE, linewidth=1.1)
-            axes.plot(track.x_A[1:], track.y_A[1:], ".", color=BLUE, markersize=3)
-            axes.plot(track.x_A[:1], track.y_A[:1], "o", color=VERMILION, markersize=5)
-            for values, limit in ((track.x_A, axes.set_xlim), (track.y_A, axes.set_ylim)):
-                middle = float(values.max() + values.min()) / 2
-                limit(middle - half, middle + half)
-            axes.set_aspect("equal")
-            axes.set_title(title, fontsize=8.5)
-            axes.xaxis.set_major_locator(MaxNLocator(3))
-            axes.yaxis.set_major_locator(MaxNLocator(4))
-        panels[0].set_ylabel("shift y (Å)")
-        panels[0].set_xlabel("shift x (Å)")
-
-    return _draw(paint, width_in=2.1 * max(len(tracks), 3), height_in=2.5)
-
-
-def drift_over_time(total_A: Series, early_A: Series, clock: Clock) -> str | None:
-    """Return total and early motion of each movie over time."""
-    if not len(total_A.at):
-        return None
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        x = clock(total_A.at)
-        _points(axes, x, total_A.values, BLUE, "o", "whole exposure")
-        _points(axes, clock(early_A.at), early_A.values, ORANGE, "s", "first 4 e/Å²")
-        axes.set(xlabel=clock.label, ylabel="path of the motion (Å)")
-        axes.set_ylim(bottom=0)
-        _legend_above(axes, 2)
-
-    return _draw(paint)
-
-
-def defocus(defocus_u_A: Series, defocus_v_A: Series, clock: Clock) -> str | None:
-    """Return both defocus values of each micrograph over time, joined by a bar."""
-    if not len(defocus_u_A.at):
-        return None
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        x = clock(defocus_u_A.at)
-        u, v = defocus_u_A.values / 1e4, defocus_v_A.values / 1e4
-        axes.vlines(x, np.minimum(u, v), np.maximum(u, v), color=QUIET, linewidth=0.9)
-        _points(axes, x, u, BLUE, "o", "U")
-        _points(axes, x, v, ORANGE, "s", "V")
-        axes.set(xlabel=clock.label, ylabel="underfocus (µm)")
-        _legend_above(axes, 2)
-
-    return _draw(paint)
-
-
-def fit_resolution(resolution_A: np.ndarray) -> str | None:
-    """Return a histogram of the resolution to which the CTF fits, median marked."""
-    finite = resolution_A[np.isfinite(resolution_A)]
-    if not len(finite):
-        return None
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        shown = np.clip(finite, 0.0, 12.0)  # everything worse than 12 A goes into the last bin
-        low = np.floor(2 * shown.min()) / 2
-        edges = np.arange(low, max(np.ceil(2 * shown.max()) / 2, low + 2) + 0.25, 0.25)
-        axes.hist(shown, bins=edges.tolist(), color=BLUE, edgecolor="white", linewidth=0.7)
-        median = float(np.median(finite))
-        axes.axvline(min(median, 12.0), color=VERMILION, linewidth=1.4, linestyle="--")
-        axes.set_title(f"median {median:.1f} Å (dashed)", loc="right", color=VERMILION)
-        axes.set(xlabel="CTF fit resolution (Å); better is left", ylabel="micrographs")
-        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.grid(visible=False, axis="x")
-
-    return _draw(paint)
-
-
-def ctf_profile(profile: Profile, resolution_A: float) -> str | None:
-    """Return an equiphase average with its model, and their agreement."""
-    keep = np.isfinite(profile.s) & (profile.s > 0)
-    if keep.sum() < 3:
-        return None
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        s = profile.s[keep]
-        measured = _like_model(profile, resolution_A)[keep]
-        axes.plot(s, measured, color=INK, linewidth=1.1, label="measured, scaled")
-        axes.plot(s, profile.model[keep], color=VERMILION, linewidth=1.1, ls="--", label="model")
-        axes.plot(s, profile.agreement[keep], color=GREEN, linewidth=1.3, label="agreement")
-        if resolution_A > 0 and 1 / resolution_A < s[-1]:
-            axes.axvline(1 / resolution_A, color=QUIET, linewidth=1.0, linestyle=":")
-            axes.annotate(
-                f" {resolution_A:.1f} Å", (1 / resolution_A, 1.12), color=QUIET, fontsize=8.5
-            )
-        axes.set_ylim(-0.25, 1.25)
-        axes.set_xlim(0, s[-1])
-        axes.set(xlabel="spatial frequency (1/Å)", ylabel="normalised")
-        _legend_above(axes, 3)
-
-    return _draw(paint)
-
-
-def _like_model(profile: Profile, resolution_A: float) -> np.ndarray:
-    """Return the equiphase average, scaled and shifted to the model where the rings are strong.
-
-    Programs write it with different normalisation; the eye compares shapes. Scaled over the lower
-    half of the fitted band (from 30 A); nothing is shown below it, where no ring is.
-    """
-    low = 1 / 30.0
-    high = (low + 1 / max(resolution_A, 1.0)) / 2
-    band = (profile.s >= low) & (profile.s <= high) & np.isfinite(profile.epa)
-    if band.sum() < 8:
-        return profile.epa
-    slope, offset = np.polyfit(profile.model[band], profile.epa[band], 1)
-    scaled = (profile.epa - offset) / slope if slope > 0 else profile.epa
-    return np.where(profile.s >= low, scaled, np.nan)
-
-
-def particles(count: Series, clock: Clock) -> str | None:
-    """Return the number of particles of each micrograph over time, median marked."""
-    if not len(count.at):
-        return None
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        x = clock(count.at)
-        _points(axes, x, count.values, GREEN, "o", "micrograph")
-        median = float(np.median(count.values))
-        axes.axhline(median, color=QUIET, linewidth=1.0, linestyle="--")
-        axes.set_title(f"median {median:.0f} (dashed)", loc="right", color=QUIET)
-        axes.set(xlabel=clock.label, ylabel="particles per micrograph")
-        axes.set_ylim(0, max(1.15 * float(count.values.max()), 1.0))
-        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-
-    return _draw(paint)
-
-
-def throughput(stages: Sequence[tuple[str, np.ndarray]], clock: Clock) -> str | None:
-    """Return cumulative counts over time, one step line per stage.
-
-    Parameters
-    ----------
-    stages
-        Label and times (seconds since 1970) at which a movie left the stage.
-    clock
-        The time axis.
-    """
-    stages = [(label, np.sort(at)) for label, at in stages if len(at)]
-    if not stages:
-        return None
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        looks = ((QUIET, "-"), (BLUE, "-"), (ORANGE, "--"), (GREEN, "-."))
-        for (name, at), (colour, line) in zip(stages, looks, strict=False):
-            x = clock(np.concatenate([[clock.start], at, [clock.end]]))
-            y = np.concatenate([np.arange(len(at) + 1), [len(at)]])
-            axes.step(x, y, where="post", color=colour, linestyle=line, linewidth=1.5, label=name)
-        axes.set(xlabel=clock.label, ylabel="movies")
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        _legend_above(axes, len(stages))
-
-    return _draw(paint)
-
-
-def latency(rows: Sequence[tuple[str, np.ndarray]]) -> str | None:
-    """Return box plots of seconds per stage on a logarithmic axis.
-
-    Parameters
-    ----------
-    rows
-        Label and seconds, from top to bottom. Boxes span the quartiles, whiskers 5 to 95 %.
-    """
-    rows = [(label, seconds[seconds > 0]) for label, seconds in rows]
-    rows = [(label, seconds) for label, seconds in rows if len(seconds)]
-    if not rows:
-        return None
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.boxplot(
-            [seconds for _, seconds in reversed(rows)],
-            orientation="horizontal",
-            tick_labels=[label for label, _ in reversed(rows)],
-            whis=(5, 95),
-            widths=0.55,
-            patch_artist=True,
-            showfliers=False,
-            boxprops={"facecolor": "#cfe4f1", "edgecolor": BLUE, "linewidth": 1.0},
-            whiskerprops={"color": BLUE, "linewidth": 1.0},
-            capprops={"color": BLUE, "linewidth": 1.0},
-            medianprops={"color": VERMILION, "linewidth": 1.8},
+def legend(axes: Axes, columns: int = 4) -> None:
+    """Put the legend above a panel, at its right, where no data are."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(
+            handles,
+            labels,
+            loc="lower right",
+            bbox_to_anchor=(1.0, 0.99),
+            ncols=columns,
+            borderaxespad=0.1,
         )
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("seconds (box: quartiles, line: median, whiskers: 5 to 95 %)")
-        axes.grid(visible=False, axis="y")
 
-    return _draw(paint, height_in=0.62 + 0.36 * len(rows))
+
+def key(figure: Figure) -> None:
+    """Put one legend for all panels above them, clear of the numbers along the upper border."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    if found:
+        made = figure.legend(
+            list(found.values()), list(found), loc="outside upper right", ncols=len(found)
+        )
+        for handle in made.legend_handles:
+            if isinstance(handle, Line2D) and handle.get_marker() not in ("None", "", None):
+                handle.set(markersize=5.0, alpha=1.0)  # also where points are drawn small
+
+
+def histograms(parts: Sequence[tuple[str, np.ndarray, str]]) -> bytes | None:
+    """Return histograms side by side, two in a row, medians marked.
+
+    Parameters
+    ----------
+    parts
+        (label with unit, values, colour); those without a finite value are left out.
+    """
+    given = [(label, v[np.isfinite(v)], colour) for label, v, colour in parts]
+    given = [part for part in given if len(part[1])]
+    if not given:
+        return None
+    rows = -(-len(given) // 2)
+
+    def paint(figure: Figure) -> None:
+        panels = list(np.ravel(figure.subplots(rows, min(2, len(given)), squeeze=False)))
+        for axes in panels[len(given) :]:
+            axes.set_axis_off()
+        for axes, (label, values, colour) in zip(panels, given, strict=False):
+            _histogram(axes, label, values, colour)
+
+    return draw(paint, height_in=0.2 + 1.75 * rows)
+
+
+def _histogram(axes: Axes, label: str, values: np.ndarray, colour: str) -> None:
+    median = float(np.median(values))
+    low, high = np.percentile(values, (1, 99))
+    pad = max(0.1 * float(high - low), 0.05 * abs(median), 1e-6)
+    # What lies beyond goes into the last bars: a histogram of one outlier shows nothing else.
+    edges = np.linspace(max(low - pad, min(0.0, low)), high + pad, 25)
+    axes.hist(np.clip(values, edges[0], edges[-1]), bins=edges.tolist(), color=colour)
+    axes.set_ylabel("movies")
+    axes.axvline(median, color=INK, linewidth=1.2, linestyle="--")
+    axes.set_title(f"median {median:.3g}", fontsize=8.5, loc="right", color=QUIET)
+    axes.set_xlabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    axes.grid(visible=False, axis="x")

@@ -1,4 +1,4 @@
-"""Small pictures for the report: low-passed, with robust contrast, as data URIs."""
+"""Small pictures for the report: low-passed, with robust contrast, as JPEG, PNG, data URIs."""
 
 import base64
 import io
@@ -57,6 +57,12 @@ def to_grey(image: np.ndarray, low_percent: float = 1.0, high_percent: float = 9
     return Image.fromarray(grey[::-1].astype(np.uint8))
 
 
+def posterized(picture: Image.Image, greys: int) -> Image.Image:
+    """Return a grey picture with so many levels: a PNG of noise gets smaller by each that goes."""
+    step = 255 / (greys - 1)
+    return picture.point([round(round(value / step) * step) for value in range(256)])
+
+
 def montage(
     images: Sequence[np.ndarray], *, columns: int, tile_px: int, gap_px: int = 3
 ) -> Image.Image:
@@ -84,8 +90,21 @@ def montage(
     return sheet
 
 
-def jpeg_uri(picture: Image.Image) -> str:
-    """Return a data URI of a picture as JPEG."""
+def jpeg(picture: Image.Image) -> bytes:
+    """Return a picture as JPEG."""
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def png(picture: Image.Image) -> bytes:
+    """Return a picture as PNG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def uri(data: bytes) -> str:
+    """Return a data URI of a PNG or JPEG."""
+    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode()

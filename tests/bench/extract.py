@@ -13,7 +13,8 @@ from tests.bench import data, relion, sidebyside
 from tests.bench.figures import Bench, median
 from tests.bench.pick import pick_one
 
-SIZES = box_sizes(data.recipe(1).pixel_size_A, data.DIAMETER_A)
+PIXEL_A = data.recipe(1).pixel_size_A
+SIZES = box_sizes(PIXEL_A, data.DIAMETER_A)
 
 
 def run(bench: Bench) -> None:
@@ -33,18 +34,21 @@ def _one_size(bench: Bench, side: int, paths: list[Path], *, has_peer: bool) -> 
     count = median([len(star.load(path)[""]) for path in picks])
     name = f"{side} x {side}, {count:.0f} particles, {SIZES.box_px} px to {SIZES.scaled_px} px"
     out = bench.folder / f"out{side}"
+    times = 8 if side < 2048 else 1
 
     def ours() -> int:
-        times = 8 if side < 2048 else 1
         for number in range(times):
             for path, coordinates in zip(paths, picks, strict=True):
                 # A new file each time, as in a session and as RELION's.
-                (out / f"{number}{path.stem}").mkdir(parents=True)
                 _extract_one(out / f"{number}{path.stem}", path, coordinates)
         return times * len(paths)
 
     def tidy() -> None:
-        shutil.rmtree(out)
+        # RELION's folder is there before it begins.
+        shutil.rmtree(out, ignore_errors=True)
+        for number in range(times):
+            for path in paths:
+                (out / f"{number}{path.stem}").mkdir(parents=True)
 
     folder = sidebyside.relion_folder(bench.folder / f"relion{side}", paths)
 
@@ -76,14 +80,13 @@ def _floor(micrograph: Path, coordinates: Path, folder: Path) -> float:
 
 
 def _extract_one(out: Path, micrograph: Path, coordinates: Path) -> None:
-    values = data.recipe(1)
     ask = ExtractRequest(
         movie=micrograph.stem,
         micrograph=str(micrograph),
         coordinates=str(coordinates),
         root=f"{micrograph.stem}",
         optics_group=1,
-        pixel_size_A=values.pixel_size_A,
+        pixel_size_A=PIXEL_A,
         box_px=SIZES.box_px,
         scaled_px=SIZES.scaled_px,
         background_radius_px=SIZES.bg_radius_px,

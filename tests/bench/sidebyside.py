@@ -41,8 +41,9 @@ def compare(
     folder
         Where RELION runs.
     tidy
-        Removes what `ours` has written; not measured.
+        Makes place for `ours`; not measured.
     """
+    tidy()
     ours()  # loads what is loaded once
     mine: list[float] = []
     theirs: list[float] = []

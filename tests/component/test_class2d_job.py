@@ -158,13 +158,37 @@ def test_a_killed_run_ends_as_one_that_was_not(undisturbed: Path, tmp_path: Path
     assert code == 1 and "other particles or options" in err
 
 
-def test_em_writes_every_iteration(tmp_path: Path) -> None:
+def test_em_writes_every_iteration_and_another_job_goes_on(tmp_path: Path) -> None:
     place = project(tmp_path / "em", do_em="Yes", do_grad="No")
     code, _, err = done(place)
     assert (code, err) == (0, "")
+    goes_on(place, "run_it003_optimiser.star", do_em="Yes", do_grad="No")
     found = sorted(path.name for path in (place / FOLDER).glob("*_optimiser.star"))
     assert found == [f"run_it{n:03d}_optimiser.star" for n in range(5)]
     assert not list((place / FOLDER).glob("*moment*"))
+
+
+def goes_on(place: Path, optimiser: str, **changes: str) -> None:
+    """Let a second job go on from an iteration of the first; the last one comes out the same."""
+    with job_server(place.parent):
+        second = FOLDER.replace("001", "002")
+        shutil.copytree(place / FOLDER, place / second, ignore=shutil.ignore_patterns("*run*"))
+        job = json.loads((place / FOLDER / "job.json").read_text())
+        job["options"] |= {"fn_cont": f"{FOLDER}{optimiser}", **changes}
+        (place / second / "job.json").write_text(json.dumps(job))
+        command = [sys.executable, "-m", "services.jobs", second]
+        assert "goes on after iteration 3" in ran(command, place).stdout
+        a, b = (files.read_model(place / folder / "run_it004") for folder in (FOLDER, second))
+        assert float((a.references - b.references).abs().max() / a.references.std()) < 1e-4
+        for wrong, words in (
+            ({"nr_classes": "5"}, "set it to 3"),
+            ({"do_em": "No", "do_grad": "Yes"}, "do_em"),
+            ({"other_args": "--streaming Yes"}, "fn_cont and --streaming"),
+        ):
+            (place / second / "job.json").write_text(
+                json.dumps(job | {"options": job["options"] | wrong})
+            )
+            assert words in ran(command, place, 1).stderr
 
 
 REFUSED = [
@@ -172,8 +196,14 @@ REFUSED = [
     ({"particle_diameter": "400"}, "larger than the box"),
     ({"do_helix": "Yes"}, "do_helix"),
     ({"do_em": "Yes"}, "exactly one of them"),
+    ({"other_args": "--class_replacement never"}, "--class_replacement takes copy or split"),
     ({"dont_skip_align": "No"}, "dont_skip_align"),
     ({"fn_img": "nothing.star"}, "nothing.star"),
+    ({"fn_cont": "nothing_it001_optimiser.star"}, "fn_cont"),
+    ({"fn_cont": "particles.star"}, "no optimiser file"),
+    ({"other_args": "--streaming perhaps"}, "--streaming takes Yes or No"),
+    ({"other_args": "--streaming Yes", "do_em": "Yes", "do_grad": "No"}, "classified by VDAM"),
+    ({"other_args": "--pad 1"}, "--random_seed N"),
 ]
 
 

@@ -269,6 +269,13 @@ def test_micrographs_are_selected_by_a_value_with_its_bounds(chain):
     assert sorted(tables["micrographs"].floats("rlnDefocusU")) == values[1:-1]
     assert tables["micrographs"].columns.keys() == fitted.columns.keys()
     assert tables["optics"].columns == star.load(chain.project / FITTED)["optics"].columns
+    # Our own further limits hold together with RELION's.
+    most = sorted(fitted.floats("rlnCtfAstigmatism"))[-2]
+    options["other_args"] = f"--limit rlnCtfAstigmatism:0:{most:.6f}"
+    tables, _ = selected(chain, options, "micrographs.star")
+    pairs = zip(fitted.floats("rlnDefocusU"), fitted.floats("rlnCtfAstigmatism"), strict=True)
+    expected = sorted(u for u, a in pairs if values[0] < u < values[-1] and a <= most + 1e-6)
+    assert sorted(tables["micrographs"].floats("rlnDefocusU")) == expected
 
 
 def test_a_table_is_split_and_its_parts_are_declared(chain):

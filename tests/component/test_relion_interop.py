@@ -205,6 +205,10 @@ def test_metadata_files_have_relions_columns_with_their_meaning(session, correct
         )
         for label, (value,) in theirs["general"].columns.items():
             own = ours["general"].strings(label)[0]
+            if label == "rlnMicrographGainName":  # ours is the copy in the job's folder
+                images = [mrc.read(session.project / name) for name in (own, value)]
+                np.testing.assert_array_equal(*images)
+                continue
             assert own == value or float(own) == float(value), label
         frames = [
             t["global_shift"].ints("rlnMicrographFrameNumber").tolist() for t in (ours, theirs)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import signal
 import sys
 
 import msgspec
@@ -13,6 +15,7 @@ from services.kit.errors import Misuse, Refused
 from services.kit.host import Arrived
 from services.kit.journal import Journal, Reader
 from services.kit.options import Options
+from services.proc import topazlive
 from services.proc.build import build
 from services.proc.requests import PickResult
 from services.proc.topaz import autopick
@@ -23,27 +26,46 @@ from tests.bench import grown
 
 PIXEL_A, DIAMETER_A, COUNT = 1.0, 180.0, 20
 PICK = "AutoPick/job007/"
-# Picks of each micrograph: at (index of the call's file, 5) of the small image, and none in m03.
+# Picks of each micrograph: three in a row of the small image, and none in one of five. Without
+# files it reads their names from its input and tells what it has found, as Topaz does.
 PROGRAM = """#!{python}
-import json, sys
+import json, os, sys
 from pathlib import Path
 words = sys.argv[1:]
 values = dict(zip(words[1:], words[2:]))
+if "-v" in words and Path("{old}").exists():
+    sys.exit(2)
 images = [word for word in words if word.endswith(".mrc")]
-heads = [open(image, "rb").read(1024) for image in images]
-note = {{"words": words, "sizes": [list(head[:12]) for head in heads]}}
+def heads():
+    return [list(open(image, "rb").read(12)) for image in images]
+note = {{"words": words, "sizes": heads(), "pid": os.getpid()}}
 with open("{notes}", "a") as file:
     file.write(json.dumps(note) + "\\n")
 if Path("{fail}").exists():
     sys.stderr.write("first line\\nCUDA is out of order\\n")
     sys.exit(3)
 scale = float(values["-x"])
-lines = ["image_name\\tx_coord\\ty_coord\\tscore"]
-for number, image in enumerate(images):
-    if int.from_bytes(open(image, "rb").read(1028)[1024:1028], "little") % 5:
-        for x, score in ((10, 1.5), (20, 4.25), (30, -5.5)):
-            lines.append(f"{{Path(image).stem}}\\t{{x * scale:g}}\\t{{5 * scale:g}}\\t{{score}}")
-Path(values["-o"]).write_text("\\n".join(lines) + "\\n")
+def picks(image):
+    pixel = int.from_bytes(open(image, "rb").read(1028)[1024:1028], "little")
+    found = ((10, 1.5), (20, 4.25), (30, -5.5)) if pixel % 5 else ()
+    return [f"{{Path(image).stem}}\\t{{x * scale:g}}\\t{{5 * scale:g}}\\t{{s}}" for x, s in found]
+head = "image_name\\tx_coord\\ty_coord\\tscore"
+if images:
+    rows = [row for image in images for row in picks(image)]
+    Path(values["-o"]).write_text("\\n".join([head, *rows]) + "\\n")
+    sys.exit()
+print("# Beginning extraction", file=sys.stderr)
+print(head)
+for line in sys.stdin:
+    if Path("{die}").exists():
+        Path("{die}").unlink()
+        os.kill(os.getpid(), 9)
+    rows = picks(line.strip())
+    print(f"# Extracted {{len(rows)}} particles from {{Path(line.strip()).stem}}", file=sys.stderr)
+    print("a warning between", file=sys.stderr)
+    for row in rows:
+        print(row)
+Path("{end}").touch()
 """
 
 
@@ -59,10 +81,12 @@ class Project:
 
     def __init__(self, folder):
         self.folder, self.notes = folder, folder / "notes"
-        self.fail = folder / "fail"
+        self.fail, self.die = folder / "fail", folder / "die"
+        self.old, self.end = folder / "old", folder / "end"
         self.program = folder / "bin" / "topaz"
         self.program.parent.mkdir()
-        text = PROGRAM.format(python=sys.executable, notes=self.notes, fail=self.fail)
+        places = {one: getattr(self, one) for one in ("notes", "fail", "die", "old", "end")}
+        text = PROGRAM.format(python=sys.executable, **places)
         self.program.write_text(text)
         self.program.chmod(0o755)
         (folder / "Mics").mkdir()
@@ -179,24 +203,92 @@ def test_what_is_missing_or_wrong_is_said(project):
     assert len(star.load(project.folder / PICK / "autopick.star")["coordinate_files"]) == 2
 
 
-def test_a_live_session_asks_for_one_micrograph(project, tmp_path):
-    class Image:
-        movie, micrograph, pixel_size_A = "m04", "Mics/m04.mrc", PIXEL_A
+@pytest.fixture
+def live(project, tmp_path):
+    """Pick in one micrograph after the other, as a worker of a live session does."""
+    folder = tmp_path / "private"
+    folder.mkdir()
 
+    def pick(index, **changes):
+        class Image:
+            movie = f"m{index:02d}"
+            micrograph, pixel_size_A = f"Mics/m{index:02d}.mrc", PIXEL_A
+
+        options = Options("proc/autopick", project.options(do_log="No", **changes))
+        ask = topaz_request(Image(), options, PICK, project.folder)
+        output = autopick(msgspec.msgpack.encode(ask), folder, project.folder)
+        assert output.files == {"p.star": f"{PICK}Mics/m{index:02d}_autopick.star"}
+        assert [path.name for path in folder.iterdir()] == ["p.star"]
+        picks = star.load(folder / "p.star")[""].columns
+        result = msgspec.msgpack.decode(output.result, type=PickResult)
+        assert result.n_particles == len(picks["rlnCoordinateX"])
+        return picks
+
+    yield pick
+    topazlive.end_topaz()
+    topazlive._unable.clear()
+
+
+def test_a_live_session_keeps_one_topaz_for_all_micrographs(project, live):
     options = Options("proc/autopick", project.options(do_log="No"))
     assert uses_topaz(options)
     assert not uses_topaz(Options("proc/autopick", project.options(do_log="Yes")))
-    ask = topaz_request(Image(), options, PICK, project.folder)
-    folder = tmp_path / "private"
-    folder.mkdir()
-    output = autopick(msgspec.msgpack.encode(ask), folder, project.folder)
-    assert output.files == {"p.star": f"{PICK}Mics/m04_autopick.star"}
-    result = msgspec.msgpack.decode(output.result, type=PickResult)
-    assert result.n_particles in (0, 3)
-    assert [path.name for path in folder.iterdir()] == ["p.star"]
+    found = [live(index) for index in range(6)]
+    (call,) = project.calls()
+    words = call["words"]
+    assert words[0] == "extract"
+    assert words[-1] == "-v"
+    assert "-o" not in words
+    # What it says in this way is what it writes when it is called with files.
+    project.pick()
+    assert found == [project.picks(index).columns for index in range(6)]
+    assert {len(one["rlnCoordinateX"]) for one in found} == {0, 3}
+    assert not project.end.exists()
+    topazlive.end_topaz()
+    assert project.end.exists()  # it was let finish
+
+
+def test_a_topaz_that_dies_is_started_again(project, live):
+    before = live(1)
+    project.die.touch()
+    assert live(1) == before  # it died over this one, and a second one did it
+    first, second = project.calls()
+    assert first["pid"] != second["pid"]
+    os.kill(second["pid"], signal.SIGKILL)
+    assert live(1) == before
     project.fail.touch()
-    with pytest.raises(Refused, match="exit code 3"):
-        autopick(msgspec.msgpack.encode(ask), folder, project.folder)
+    live(2)  # the one that runs is not looked at again
+    topazlive.end_topaz()
+    with pytest.raises(Refused, match="exit code 3: CUDA is out of order"):
+        live(3)
+    project.fail.unlink()
+    live(3)
+
+
+def test_other_settings_are_another_topaz(project, live):
+    (project.folder / "a.sav").write_bytes(b"weights")
+    for model, diameter in (("", 180), ("a.sav", 180), ("a.sav", 180), ("a.sav", 150)):
+        live(1, topaz_model=model, topaz_particle_diameter=f"{diameter}")
+    assert len(project.calls()) == 3
+    (project.folder / "a.sav").write_bytes(b"better weights")
+    live(1, topaz_model="a.sav", topaz_particle_diameter="150")
+    assert len(project.calls()) == 4
+    assert len(topazlive._running) == 1
+
+
+def test_a_topaz_that_cannot_stay_is_called_for_each(project, live):
+    project.old.touch()
+    one, two = live(1), live(2)
+    project.pick()
+    assert [one, two] == [project.picks(index).columns for index in (1, 2)]
+    calls = [[w.endswith(".mrc") for w in call["words"]] for call in project.calls()]
+    assert [sum(call) for call in calls] == [1, 1, 16, 4]
+
+
+def test_a_topaz_that_is_gone_is_named(project):
+    class Image:
+        movie, micrograph, pixel_size_A = "m04", "Mics/m04.mrc", PIXEL_A
+
     with pytest.raises(Misuse, match="is not here"):
         topaz_request(
             Image(), Options("x", project.options(fn_topaz_exe="no-topaz")), PICK, project.folder

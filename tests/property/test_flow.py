@@ -89,7 +89,7 @@ class Shell:
     def options(self, state: Any, node: str) -> Options:
         return Options(node, {})
 
-    def make_job(self, state: Any, node: str) -> tuple[str, str]:
+    def make_job(self, state: Any, node: str, visit: str = "") -> tuple[str, str]:
         return self.folders.setdefault(node, f"Job/job{len(self.folders) + 1:03d}/"), "label"
 
     def show_running(self, state: Any) -> None:

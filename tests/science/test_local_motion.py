@@ -13,7 +13,14 @@ from algorithms.motion import CorrectedMovie, MotionOptions, correct_movie, pass
 from algorithms.motion import dose as dose_module
 from algorithms.motion.defects import BadPixels
 from algorithms.motion.dose import LowRank
-from algorithms.motion.passes import Chunk, Moves, add_blocks, add_moved, add_spectra
+from algorithms.motion.passes import (
+    Chunk,
+    Moves,
+    add_blocks,
+    add_moved,
+    add_spectra,
+    shared_run,
+)
 from algorithms.motion.starfile import motion_star, read_motion
 from algorithms.motion.threads import Threads
 from tests.motionmovies import Frames, Standard, displacement, errors, grid, standard_movie
@@ -182,7 +189,8 @@ def test_machine_code_and_torch_agree(dtype: type, monkeypatch: pytest.MonkeyPat
     )
     planes = rng.normal(size=(n, 2, 6)) * 3.0
     planes[:, :, 0] += [[-12.7, 8.4]]
-    moves = Moves(planes=planes, weights=rng.normal(size=(4, n)).astype(np.float32))
+    weights = rng.normal(size=(4, n)).astype(np.float32)
+    moves = Moves(planes=planes, weights=weights, run=shared_run(planes, nx))
     found = {}
     for torch_only in (False, True):
         if torch_only:

@@ -25,6 +25,20 @@ def test_a_session_on_disk(undisturbed: dict) -> None:
     assert len(particles) == undisturbed["ledger"]["particles"]
     assert set(particles.strings("rlnMicrographName")) <= set(fitted.strings("rlnMicrographName"))
     assert list(particles.columns).count("rlnImageName") == 1
+    # What a selection can look at has come over the bus as prep measured it.
+    corrected = tables["MotionCorr/job002/corrected_micrographs.star"]["micrographs"]
+    quality = tables["Select/job004/quality.star"]["micrographs"]
+    motion = dict(
+        zip(
+            corrected.strings("rlnMicrographName"),
+            corrected.floats("rlnAccumMotionTotal"),
+            strict=True,
+        )
+    )
+    moved = [motion[name] for name in quality.strings("rlnMicrographName")]
+    assert len(moved) == 30 and min(moved) > 0.0
+    assert np.allclose(quality.floats("rlnAccumMotionTotal"), moved, atol=1e-4)
+    assert quality.floats("rlnColdstreamMeanIntensity").min() > 0.0
     names = particles.strings("rlnImageName")
     assert len(set(names)) == len(names)
     scheme = tables["Schemes/prep/scheme.star"]

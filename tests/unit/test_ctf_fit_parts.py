@@ -103,7 +103,8 @@ def test_a_climb_finds_the_parameters_of_a_model() -> None:
     exact = PolarSpectrum(grid=polar.grid, data=Matcher(polar, THON, FADE).model(truth))
     start = parameters()
     start[DM] += 150.0
-    found, correlation = climb(Matcher(exact, THON, FADE), start, [DM, P, Q, SHIFT, GX, GY], 0.0)
+    free = [DM, P, Q, SHIFT, GX, GY]
+    found, correlation = climb(Matcher(exact, THON, FADE), start, free, math.inf)
     assert correlation == pytest.approx(1.0, abs=1e-5)
     assert found[[DM, P, Q]].tolist() == pytest.approx(truth[[DM, P, Q]].tolist(), abs=1.0)
     assert float(found[SHIFT]) == pytest.approx(0.3, abs=1e-3)
@@ -124,11 +125,45 @@ def test_sliding_correlation_is_pearsons() -> None:
 
 
 def test_fit_resolution_rule() -> None:
-    # It stops where the rings are lost, whatever comes behind.
-    lost = np.array([1.0] * 40 + [0.4] * 10 + [0.9] * 50)
-    assert fit_resolution_bin(lost) == 40
-    assert fit_resolution_bin(np.full(100, 0.8)) == 99
-    assert fit_resolution_bin(np.full(100, 0.05)) == 1
+    # Where the correlation falls straight and once: CTFFIND's bin, the first one below 0.5.
+    falling = np.clip(np.linspace(1.3, -0.3, 100), 0.0, 1.0)
+    below = int(np.flatnonzero(falling < 0.5)[0])
+    assert fit_resolution_bin(falling, 5) == pytest.approx(below, abs=0.6)
+    lost = np.array([1.0] * 40 + [0.1] * 60)
+    assert fit_resolution_bin(lost, 5) == 40
+    assert fit_resolution_bin(np.full(100, 0.8), 5) == 100
+    assert fit_resolution_bin(np.full(100, 0.05), 5) == 5
+    assert fit_resolution_bin(np.full(5, 1.0), 5) == 5
+
+
+def test_a_dip_near_the_limit_moves_the_fit_resolution_little() -> None:
+    found = []
+    for depth in np.linspace(0.3, 0.7, 81):
+        dip = np.array([0.95] * 40 + [depth] * 15 + [0.8] * 40 + [0.0] * 60)
+        found.append(fit_resolution_bin(dip, 5))
+    # CTFFIND's rule jumps from bin 40 to bin 95 where the dip's depth passes 0.5.
+    assert np.abs(np.diff(found)).max() < 3.0
+    assert found[-1] == 95.0 and found[0] > 80.0
+    # What comes back is not believed where more is missing than comes back.
+    assert fit_resolution_bin(np.array([0.95] * 40 + [0.0] * 60 + [0.7] * 20), 5) == 40.0
+
+
+def test_a_small_astigmatism_is_pulled_to_none_and_a_large_one_is_not() -> None:
+    polar, narrow = tiled(0), 50.0
+    for p, q, pulled in ((30.0, 0.0, True), (700.0, -300.0, False)):
+        truth = parameters()
+        truth[P], truth[Q] = p, q
+        rings = Matcher(polar, THON, FADE).model(truth)
+        noise_of = torch.randn(rings.shape, generator=torch.Generator().manual_seed(1))
+        seen = rings + 1.0 * rings.std() * noise_of * (polar.grid.root > 0)
+        matcher = Matcher(PolarSpectrum(grid=polar.grid, data=seen), THON, FADE)
+        free, _ = climb(matcher, truth, [DM, P, Q], math.inf)
+        tied, _ = climb(matcher, truth, [DM, P, Q], narrow)
+        lengths = [math.hypot(float(x[P]), float(x[Q])) for x in (free, tied)]
+        if pulled:
+            assert lengths[1] < 0.7 * lengths[0]
+        else:
+            assert lengths[1] == pytest.approx(lengths[0], rel=0.05)
 
 
 def test_aliasing_is_where_maxima_come_near() -> None:
@@ -147,7 +182,11 @@ def test_tiles_cover_a_micrograph() -> None:
     steps = np.diff(sorted(set(tiles.left)))
     assert steps.max() <= 128
     assert float(tiles.x_A.mean()) == pytest.approx(0.0, abs=1.0)
-    assert float(tiles.x_A[0]) == pytest.approx((128 - 650) * 1.4)
+    # In the middle of a tile the two halves weigh the same; at an edge the outer one weighs more.
+    first, second = sorted(set(tiles.x_A.tolist()))[:2]
+    left = sorted(set(tiles.left))[1]
+    assert second == pytest.approx((left + 128 - 650) * 1.4)
+    assert (128 - 45 - 650) * 1.4 < first < (128 - 10 - 650) * 1.4
 
 
 def test_tile_spectra_are_centred_planes() -> None:

@@ -35,6 +35,38 @@ def test_maps_lie_as_movies_do(tmp_path, name):
         load_defects(tmp_path / name, (10, 6))
 
 
+SERIALEM = """# of a test
+CameraSizeX 10
+CameraSizeY 6
+RotationAndFlip 0
+K2Type 1
+BadPixels 1 0 2 5
+BadColumns 9
+BadRows 4
+PartialBadColumn 5 2 1 3
+PartialBadRow 2 1 0 3
+"""
+
+
+def test_a_list_of_serialem_counts_from_the_top(tmp_path):
+    top_down = np.zeros((6, 10), bool)
+    top_down[[0, 5], [1, 2]] = True
+    top_down[:, 9] = True
+    top_down[4] = True
+    top_down[1:4, 5:7] = True
+    top_down[2, 0:4] = True
+    path = tmp_path / "defects_1.txt"
+    path.write_text(SERIALEM)
+    np.testing.assert_array_equal(load_defects(path, (6, 10)), top_down[::-1])
+    finer = top_down[::-1].repeat(2, 0).repeat(2, 1)
+    np.testing.assert_array_equal(load_defects(path, (12, 20)), finer)
+    coarser = top_down[::-1].reshape(3, 2, 5, 2).any((1, 3))
+    np.testing.assert_array_equal(load_defects(path, (3, 5)), coarser)
+    path.write_text(SERIALEM.replace("BadRows 4", "UsableArea 1 1 4 8"))
+    found = load_defects(path, (6, 10))[::-1]
+    assert found[0].all() and found[5].all() and found[:, 0].all() and not found[4, 3]
+
+
 @pytest.mark.parametrize(
     ("text", "code", "said"),
     [
@@ -43,7 +75,11 @@ def test_maps_lie_as_movies_do(tmp_path, name):
             "UNSUPPORTED",
             "clip defectmap",
         ),
-        ("K2Type 1\n", "UNSUPPORTED", "SerialEM"),
+        ("K2Type 1\n", "BAD_HEADER", "CameraSizeX and CameraSizeY are 0 and 0"),
+        ("CameraSizeX 99999\nCameraSizeY 99999\nBadRows 1\n", "BAD_HEADER", "movie is 10 x 6"),
+        ("CameraSizeX 10\nCameraSizeY 6\nBadColumns 10\n", "BAD_HEADER", "BadColumns has 10"),
+        ("CameraSizeX 10\nCameraSizeY 6\nBadPixels 1 2 3\n", "BAD_HEADER", "line 3"),
+        ("CameraSizeX 10\nCameraSizeY 6\nBadThings 1\n", "BAD_HEADER", "line 3"),
         ("1 2 3\n", "BAD_HEADER", "line 1"),
         ("1 2 3 4\n1 2 3.5 4\n", "BAD_HEADER", "line 2"),
         ("1 2 3 99999999999999999999\n", "BAD_HEADER", "line 1"),

@@ -65,3 +65,15 @@ def test_critical_exposure_between_voltages() -> None:
     at_300 = float(critical_exposure(k, 300.0))
     assert at_300 == pytest.approx(0.245 * 0.1**-1.665 + 2.81, rel=1e-6)
     assert float(critical_exposure(k, 120.0)) == pytest.approx(0.672 * at_300, rel=1e-6)
+
+
+def test_frames_of_different_doses() -> None:
+    k = torch.linspace(0.0, 0.7, 100, dtype=torch.float64)
+    doses = [0.5, 0.5, 2.0, 1.0]
+    found = frame_weights(k, doses, 300.0, 4).numpy()
+    with np.errstate(divide="ignore"):
+        critical = 0.245 * k.numpy() ** -1.665 + 2.81
+    weights = np.exp(-np.cumsum(doses)[:, None] / (2.0 * critical))
+    np.testing.assert_allclose(found, weights / np.sqrt((weights**2).sum(0)), atol=1e-12)
+    few = low_rank(4, doses, 300.0, 0.7)
+    assert few.error < 3e-4 and not np.allclose(few.tables, low_rank(4, 1.0, 300.0, 0.7).tables)

@@ -139,3 +139,29 @@ def test_gains_without_sense_are_refused(tmp_path, gain_file):
     for rotation, flip in ((4, 0), (-1, 0), (0, 3)):
         with pytest.raises(ValueError, match="gain rotation"):
             load_gain(gain_file, (3, 4), rotation, flip)
+
+
+DEFECTS = "<defects><row>1</row><col>4-5</col><area>0,2,1,3</area><point>3,3</point></defects>"
+
+
+def test_defects_of_a_gain_file_are_zero(tmp_path):
+    gain = np.full((5, 7), 1.5, np.float32)
+    expected = gain.copy()
+    expected[1] = 0
+    expected[:, 4:6] = 0
+    expected[2:4, 0:2] = 0
+    expected[3, 3] = 0
+    path = tmp_path / "a.gain"
+    for kind in ("s", "B"):
+        tag = (65100, kind, 0 if kind == "s" else len(DEFECTS), DEFECTS.encode(), True)
+        tifffile.imwrite(path, gain, extratags=[tag])
+        np.testing.assert_array_equal(load_gain(path, (5, 7), is_eer=True), expected)
+
+
+@pytest.mark.parametrize("text", ["<other/>", "<defects><row>9</row></defects>"])
+def test_defects_of_a_gain_file_that_are_none(tmp_path, text):
+    path = tmp_path / "a.gain"
+    gain = np.ones((5, 7), np.float32)
+    tifffile.imwrite(path, gain, extratags=[(65100, "s", 0, text.encode(), True)])
+    with pytest.raises(FormatError, match="tag 65100: the defects"):
+        load_gain(path, (5, 7), is_eer=True)

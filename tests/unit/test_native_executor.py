@@ -29,13 +29,10 @@ def test_the_program_gets_the_job_folder(label):
         "relion.class3d",
         "relion.initialmodel",
         "relion.refine3d",
-        "relion.select.class2dauto",
         "relion.select.interactive",
         "relion.autopick.topaz.train",
         "relion.autopick.ref2d",
         "relion.extract.helical",
-        "relion.postprocess",
-        "relion.maskcreate",
         "relion.motioncorr.motioncor2",
     ],
 )

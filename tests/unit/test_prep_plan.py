@@ -123,3 +123,29 @@ def test_the_mtf_is_in_the_optics_table_when_all_groups_have_one():
     assert optics_table([group]).columns["rlnMtfFileName"] == ["/mtf/k3.star"]
     bare = msgspec.structs.replace(group, optics_group=2, mtf_path=None)
     assert "rlnMtfFileName" not in optics_table([group, bare]).columns
+
+
+def test_defects_and_doses_that_the_acquisition_told():
+    told = msgspec.structs.replace(
+        MOVIE, defects_path="frames/defects.txt", frame_doses=((0.5, 3), (1.5, 2))
+    )
+    job = Options("motioncorr", {})
+    ask = plan.motion_request(told, plan.movie_path(told), None, job, "MotionCorr/job002/")
+    found = plan.as_taken(ask, told, job)
+    assert (found.defect_path, found.defects_found) == ("Movies/frames/defects.txt", True)
+    assert found.frame_doses == ((0.5, 3), (1.5, 2))
+    typed = Options("motioncorr", {"fn_defect": "mine.txt"})
+    ask = plan.motion_request(told, plan.movie_path(told), None, typed, "MotionCorr/job002/")
+    found = plan.as_taken(ask, told, typed)
+    assert (found.defect_path, found.defects_found) == ("mine.txt", False)
+
+
+def test_where_a_job_keeps_its_gains():
+    assert plan.gain_copy("Movies/g.mrc", "MotionCorr/job002/") == "MotionCorr/job002/gain.mrc"
+    other = plan.gain_copy("Movies/b/g.dm4", "MotionCorr/job002/", is_usual=False)
+    assert other == "MotionCorr/job002/gain_Movies_b_g_dm4.mrc"
+    job = Options("motioncorr", {})
+    ask = plan.motion_request(MOVIE, "Movies/a.tiff", "Movies/g.mrc", job, "MotionCorr/job002/")
+    assert (ask.gain_path, ask.gain_name) == ("Movies/g.mrc", "MotionCorr/job002/gain.mrc")
+    ask = plan.motion_request(MOVIE, "Movies/a.tiff", None, job, "MotionCorr/job002/")
+    assert ask.gain_name is None

@@ -255,6 +255,12 @@ def test_picking_by_hand_goes_on_in_relions_window():
 # What the shell would do
 
 
+def test_relion_is_not_told_what_only_our_classification_knows():
+    given = "--random_seed 3 --class_replacement split --maxsig 5"
+    [line] = lines("relion.class2d", fn_img="p.star", other_args=given)
+    assert " --random_seed 3 --maxsig 5" in line and "class_replacement" not in line
+
+
 def test_additional_arguments_are_split_and_variables_put_in():
     asked = request(
         "relion.ctffind",

@@ -1,7 +1,6 @@
 import re
 import shutil
 from contextlib import closing
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +22,13 @@ from services.kit.journal import Draft
 from services.kit.journal import Journal as Real
 from services.kit.ledger import STAGES, Ledger
 from services.kit.paths import Layout
-from services.report import ReportFacts, readings, write_report
-from services.report.facts import ledger, set_aside, stories
-from services.report.figures import latencies, motion_A
-from services.report.plots import _like_model
+from services.report import readings
+from services.report.ctfplots import like_model
+from services.report.facts import ReportFacts, ledger, set_aside, stories
+from services.report.flow import latencies
+from services.report.html import write_report
 from services.report.thumbnails import montage, thumbnail
+from services.report.values import rows_of
 from tests.report_session import (
     PIXEL_A,
     START,
@@ -37,8 +38,11 @@ from tests.report_session import (
     tell_session,
     write_project,
 )
+from tests.webpages import Page
 
 SIZE_PX = 256
+# All that a page may load or lead to: what is in it, and the pages beside it.
+OWN = ("data:image/", "#", "report/micrographs/")
 
 
 @pytest.fixture(scope="module")
@@ -56,32 +60,6 @@ def page(session: tuple[Path, Journal], tmp_path_factory: pytest.TempPathFactory
     facts = ReportFacts(session="Simulated_20261125_apo", events=journal.events)
     assert write_report(project, out, facts) == out
     return out.read_text()
-
-
-class Page(HTMLParser):
-    """Collects what a page loads, and checks that its elements nest."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.sources: list[str] = []
-        self.tags: dict[str, int] = {}
-        self.open: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] = self.tags.get(tag, 0) + 1
-        self.sources += [str(value) for name, value in attrs if name in ("src", "href")]
-        if tag not in ("meta", "img", "input", "br", "wbr"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if self.open and self.open[-1] == tag:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def test_ledger_counts_every_movie_in_every_room() -> None:
@@ -150,21 +128,21 @@ def test_latency_counts_from_last_byte_or_opening_whichever_is_later() -> None:
 
 
 def test_motion_is_told_in_angstrom() -> None:
-    told = stories(tell_session(3).events)[0]
-    body = told.get(MicrographCorrected)
+    told = stories(tell_session(3).events)
+    body = told[0].get(MicrographCorrected)
     assert body is not None
-    assert motion_A(told)[0] == pytest.approx(body.motion_total_px * PIXEL_A)
+    assert rows_of(told)["total_A"][0] == pytest.approx(body.motion_total_px * PIXEL_A)
 
 
 def test_page_is_self_contained_and_complete(page: str) -> None:
     parsed = Page(page)
-    assert all(source.startswith("data:image/") for source in parsed.sources)
+    assert all(source.startswith(OWN) for source in parsed.sources)
     assert len(page.encode()) < 5_000_000
     assert "script" not in parsed.tags
     assert 'class="badge">simulated' in page
     assert "TRUNCATED" in page and "1,048,576 bytes" in page
     assert parsed.tags["circle"] > 15 * 30  # the picked positions
-    assert page.count("data:image/svg+xml") == 8  # the figures
+    assert page.count("data:image/png") == 17  # the figures, with the map of the stage
     # 15 micrographs and 15 CTF images, and the sheet of particles
     assert page.count("data:image/jpeg") == 31
 
@@ -189,7 +167,7 @@ def test_empty_session(tmp_path: Path) -> None:
     page = write_report(tmp_path, tmp_path / "r.html", ReportFacts(session="s", events=()))
     text = page.read_text()
     Page(text)
-    assert text.count("No data yet.") == 8
+    assert text.count("No data yet.") == 16
     assert "No micrographs yet." in text
 
 
@@ -211,7 +189,7 @@ def test_missing_and_broken_files_leave_placeholders(
     page = write_report(copy, tmp_path / "r.html", ReportFacts(session="s", events=journal.events))
     text = page.read_text()
     Page(text)
-    assert text.count("image not found") == 15
+    assert text.count(">no image<") == 15
     assert text.count("no CTF image") == 15
 
 
@@ -249,7 +227,7 @@ def test_profile_and_coordinates_are_read(session: tuple[Path, Journal]) -> None
     profile = readings.read_profile(project / readings.without_suffix(ctf.ctf_image))
     found = readings.read_coordinates(project / picks.coordinates)
     assert profile is not None and found is not None
-    assert profile.s[-1] == pytest.approx(0.35)
+    assert profile.s[-1] == pytest.approx(90 / 179.2)
     assert 0.0 <= profile.model.min() and profile.model.max() <= 1.0
     assert len(found.x_px) == len(found.y_px) > 30
 
@@ -271,7 +249,7 @@ def test_profile_is_drawn_on_the_scale_of_its_model() -> None:
     profile = readings.Profile(
         s=s, rotational=flat, epa=0.02 * model - 0.01, model=model, agreement=flat
     )
-    drawn = _like_model(profile, 4.0)
+    drawn = like_model(profile, 4.0)
     shown = s >= 1 / 30
     np.testing.assert_allclose(drawn[shown], model[shown], atol=1e-9)
     assert np.isnan(drawn[~shown]).all()

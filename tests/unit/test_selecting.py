@@ -1,5 +1,7 @@
 """Which micrographs are selected: limits, labels, statistics of grid squares."""
 
+import math
+
 import pytest
 
 from services.kit.errors import Misuse
@@ -55,6 +57,32 @@ def options(**values):
             {"other_args": "--limit rlnDefocusU:3000:40000 --limit rlnCtfAstigmatism:0:1e9"},
             "rlnDefocusU is 4.5e+04, outside 3000 to 40000",
         ),
+        ({}, {"other_args": "--limit rlnAccumMotionTotal:0:5"}, None),  # not known: no limit
+        (
+            {"motion_total_px": 6.0},
+            {"other_args": "--limit rlnAccumMotionTotal:0:5"},
+            "rlnAccumMotionTotal is 6, outside 0 to 5 (--limit of select_mics)",
+        ),
+        (
+            {"ice_peak_sigma": 9.0},
+            {"other_args": "--limit rlnColdstreamIceRing:-99:6"},
+            "rlnColdstreamIceRing is 9",
+        ),
+        (
+            {"iciness": 1.7},
+            {"other_args": "--limit rlnColdstreamIciness:0:1.5"},
+            "rlnColdstreamIciness is 1.7",
+        ),
+        (
+            {"mean_intensity": 0.5},
+            {"other_args": "--limit rlnColdstreamMeanIntensity:0.6:9"},
+            "MeanIntensity is 0.5",
+        ),
+        (
+            {"defocus_v_A": 9_000.0},
+            {"other_args": "--limit rlnColdstreamAstigmatismShare:0:0.1"},
+            "rlnColdstreamAstigmatismShare is 0.2857",
+        ),
         ({"reliable": False}, {"other_args": "--limit rlnColdstreamCtfReliable:1:1"}, "Reliable"),
     ],
 )
@@ -104,3 +132,12 @@ def test_statistics_of_grid_squares():
     found = selecting.squares(zip(names, ({"v": 1.0}, {"v": 3.0, "w": 5.0}, {}, {}), strict=True))
     assert found["GridSquare_1"] == {"micrographs": 2.0, "v": 2.0, "w": 5.0}
     assert found["GridSquare_2"] == {"micrographs": 1.0}
+
+
+def test_thick_ice_is_told_by_its_intensity():
+    intensities = [10.0] * 50 + [10.0 / math.e]
+    found = selecting.relative_thickness_A(intensities)
+    assert found[:50] == [0.0] * 50
+    assert found[50] == pytest.approx(selecting.FREE_PATH_A)
+    assert selecting.relative_thickness_A(intensities[:10]) == [0.0] * 10
+    assert selecting.relative_thickness_A([*intensities, 0.0]) == [0.0] * 52

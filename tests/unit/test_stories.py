@@ -11,6 +11,8 @@ from services.kit.events import (
     MovieImported,
     MovieRefused,
     MovieSeen,
+    PickingDrifted,
+    ResultsOutdated,
     SessionOpened,
 )
 from services.kit.ledger import Ledger
@@ -53,6 +55,25 @@ def test_status_is_the_ledger_in_a_screen(books, ledger):
     assert lines[2].split() == ["mdcatch", "31", "=", "0", "+", "30", "+", "1"]
     assert "refused TRUNCATED FoilHole_1_Data_2_00 (mdcatch): cut short" in lines
     assert lines[-1] == "and 16 more; `coldstream status --json` lists them all"
+
+
+def test_status_shows_alarms_as_long_as_they_stand(books, ledger):
+    def drifted(active):
+        facts = {"value": 121.04, "low": 178.0, "expected": 200.0, "high": 223.0}
+        return PickingDrifted(movie=MOVIE, measure="nearest_neighbour_A", active=active, **facts)
+
+    refuse(books, 1)
+    line = "picks drift: nearest_neighbour_A 121 on average, usual are 178 to 223"
+    for body, shown in (
+        (drifted(True), True),
+        (drifted(False), False),
+        (drifted(True), True),
+        (ResultsOutdated(stage="autopick", movies=(MOVIE,)), False),
+    ):
+        books.add("proc", body)
+        ledger.update()
+        assert (line in stories.status_lines(ledger)) == shown
+        assert ledger.as_json()["drifting"] == (["nearest_neighbour_A"] if shown else [])
 
 
 def test_a_story_ends_with_where_the_movie_stands(books, ledger):

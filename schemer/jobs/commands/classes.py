@@ -6,6 +6,8 @@ Source: RELION 5.0.1; schemes.md section 19 (initial model).
 from schemer.jobs.commands.line import Job, Line, number_text
 from schemer.jobs.refinement import whole
 
+# Additional arguments, with a value, that only our own classification knows.
+OURS = ("--class_replacement",)
 OVERSAMPLING = 1  # the steps in the options are those after oversampling, by 2 to this power
 
 
@@ -76,7 +78,12 @@ def class2d(job: Job) -> list[list[str]]:
     _search2d(job, line)
     if not job.is_continue:
         line.add("--norm", "--scale")
-    return line.options("--j nr_threads").gpu().end()
+    line.options("--j nr_threads").gpu().words("other_args")
+    for name in OURS:
+        while name in line.arguments:
+            at = line.arguments.index(name)
+            del line.arguments[at : at + 2]
+    return [line.finish()]
 
 
 def _search2d(job: Job, line: Line) -> None:

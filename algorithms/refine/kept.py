@@ -1,0 +1,56 @@
+"""The state beside the files: a run that was killed goes on exactly where it was."""
+
+import io
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from algorithms.formats.atomic import atomic_write
+from algorithms.refine.joining import Known
+from algorithms.refine.sampling import Sampling
+from algorithms.refine.types import Model, Moments
+
+
+class Kept(NamedTuple):
+    """What stands in a state file; `begun_with` is what a run must not change."""
+
+    model: Model
+    particles: Known
+    begun_with: str
+
+
+def save(path: Path, kept: Kept) -> None:
+    """Write a state file in one step."""
+    model, particles = kept.model, kept.particles
+    values = {name: value for name, value in vars(model).items() if name != "moments"}
+    columns = {name: torch.as_tensor(column) for name, column in particles.columns.items()}
+    buffer = io.BytesIO()
+    torch.save(
+        {
+            "model": values | {"sampling": dict(vars(model.sampling))},
+            "moments": None if model.moments is None else vars(model.moments),
+            "particles": columns,
+            "keys": torch.tensor(particles.keys),
+            "optics": particles.optics,
+            "begun_with": kept.begun_with,
+        },
+        buffer,
+    )
+    atomic_write(path, buffer.getvalue())
+
+
+def load(path: Path) -> Kept | None:
+    """Return what a state file holds, None when there is none."""
+    if not path.exists():
+        return None
+    found = torch.load(path, weights_only=True)
+    fields: dict[str, Any] = dict(found["model"])
+    fields["sampling"] = Sampling(**fields["sampling"])
+    moments = None if found["moments"] is None else Moments(**found["moments"])
+    columns = {name: values.numpy() for name, values in found["particles"].items()}
+    return Kept(
+        Model(**fields, moments=moments),
+        Known(found["keys"].numpy(), columns, found["optics"]),
+        found["begun_with"],
+    )
