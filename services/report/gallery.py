@@ -1,12 +1,16 @@
 """The report's pictures: micrographs with their picks, CTF images, and some particles."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from services.kit.events import (
+    ClassesAveraged,
+    ClassesIterated,
+    Event,
     MicrographCorrected,
     MicrographCtf,
     ParticlesExtracted,
@@ -81,6 +85,26 @@ def particle_sheet(project: Path, told: Sequence[Story]) -> str | None:
         return None
     sheet = thumbnails.montage(images[:PARTICLES_SHOWN], columns=12, tile_px=88)
     return thumbnails.uri(thumbnails.jpeg(sheet))
+
+
+def class_sheet(project: Path, events: Sequence[Event]) -> tuple[str, str] | None:
+    """Return a caption and a data URI of the class averages as they are now, or None."""
+    bodies = [event.body for event in events]
+    told = next((body for body in reversed(bodies) if isinstance(body, ClassesIterated)), None)
+    done = next((body for body in reversed(bodies) if isinstance(body, ClassesAveraged)), None)
+    if told is None:
+        return None
+    caption = (
+        f"{told.process}: iteration {told.iteration} of {told.iterations}, "
+        f"{told.total:,} particles, {told.resolution_A:.1f} Å."
+    )
+    montages = [f"{told.process}run_classes.png"]  # redrawn at every iteration
+    if done is not None:
+        montages.append(done.montage)  # while the next one has not drawn any yet
+    for montage in montages:
+        with suppress(OSError):
+            return caption, thumbnails.uri((project / montage).read_bytes())
+    return None
 
 
 def _card(

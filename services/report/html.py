@@ -77,6 +77,7 @@ def write_report(
             ("Over the session", gallery.cards(project, spread, made, facts.particle_diameter_A)),
         ],
         particles=gallery.particle_sheet(project, told),
+        classes=gallery.class_sheet(project, facts.events),
     )
     _reserve(made, [*latest, *spread], target, facts)
     write(target, page)

@@ -138,7 +138,7 @@ def test_the_chain_gives_what_a_live_session_gives(chain, raw, tmp_path):
     done = sessions.process(raw, live, *(word for one in options for word in ("--set", one)))
     assert done.returncode == 0, done.stderr
     ours, theirs = digests(chain.project), digests(live)
-    assert len(ours) == 11 * N_MOVIES
+    assert len(ours) == 12 * N_MOVIES
     assert ours == theirs
     for path in TABLES:
         own, peer = star.load(chain.project / path), star.load(live / path)
@@ -279,7 +279,7 @@ def test_new_movies_are_appended_and_done(small, tmp_path):
         assert f" 1 {'movies' if process == MOTION else 'micrographs'} done" in said[process].stdout
     after = digests(project)
     assert before.items() < after.items()
-    assert len(after) == 11 * N_MOVIES
+    assert len(after) == 12 * N_MOVIES
     particles = rows(project, PARTICLES, "particles")
     assert len(set(particles.strings("rlnMicrographName"))) == N_MOVIES
 

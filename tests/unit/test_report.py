@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from services.kit.events import (
+    ClassesAveraged,
+    ClassesIterated,
     MicrographCorrected,
     MicrographCtf,
     MovieSeen,
@@ -26,8 +28,9 @@ from services.report import readings
 from services.report.ctfplots import like_model
 from services.report.facts import ReportFacts, ledger, set_aside, stories
 from services.report.flow import latencies
+from services.report.gallery import class_sheet
 from services.report.html import write_report
-from services.report.thumbnails import montage, thumbnail
+from services.report.thumbnails import montage, thumbnail, uri
 from services.report.values import rows_of
 from tests.report_session import (
     PIXEL_A,
@@ -283,3 +286,42 @@ def test_story_knows_when_it_was_told() -> None:
     assert story.at(MovieSettled) is not None
     assert story.available_at() == pytest.approx(START + 5.0)
     assert story.at(ResultsOutdated) is None
+
+
+def test_classes_are_shown_as_they_are_now(tmp_path: Path) -> None:
+    """The running job's picture where there is one, else the last that was finished."""
+    project, journal = tmp_path / "project", tell_session(2)
+    done, now = "Class2D/job007/", "Class2D/job008/"
+    (project / done).mkdir(parents=True)
+    montage_path = f"{done}run_it200_classes.png"
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(project / montage_path)
+    finished = ClassesAveraged(
+        process=done, iteration=200, particles=410, optimiser=f"{done}x.star", montage=montage_path
+    )
+    journal.add(900.0, "proc", finished)
+    told = ClassesIterated(
+        process=now,
+        iteration=3,
+        iterations=200,
+        place=3.0,
+        particles=200,
+        total=1234,
+        particles_per_s=900.0,
+        log_likelihood=1e6,
+        resolution_A=21.04,
+        classes=7,
+    )
+    journal.add(950.0, "proc", told)
+    sheet = class_sheet(project, journal.events)
+    assert sheet is not None
+    assert sheet[0] == "Class2D/job008/: iteration 3 of 200, 1,234 particles, 21.0 Å."
+    assert sheet[1] == uri((project / montage_path).read_bytes())
+    (project / now).mkdir()
+    Image.fromarray(np.full((20, 30), 9, np.uint8)).save(project / now / "run_classes.png")
+    page = write_report(
+        project, tmp_path / "r.html", ReportFacts(session="S", events=journal.events)
+    )
+    assert uri((project / now / "run_classes.png").read_bytes()) in page.read_text()
+    (project / now / "run_classes.png").unlink()
+    (project / montage_path).unlink()
+    assert class_sheet(project, journal.events) is None
