@@ -36,8 +36,8 @@ def angles(rotations: Tensor) -> Tensor:
     rot = torch.atan2(m[..., 2, 1], m[..., 2, 0])
     psi = torch.atan2(m[..., 1, 2], -m[..., 0, 2])
     straight = sin_tilt < _STRAIGHT
-    # One angle is left: A = Rz(psi) or Rz(psi) turned over.
-    alone = torch.atan2(-m[..., 1, 0], m[..., 1, 1])
+    # One angle is left; seen from behind it turns the other way.
+    alone = torch.atan2(-m[..., 1, 0] * torch.sign(m[..., 2, 2]), m[..., 1, 1])
     rot = torch.where(straight, torch.zeros_like(rot), rot)
     psi = torch.where(straight, alone, psi)
     return torch.rad2deg(torch.stack([rot, tilt, psi], dim=-1))

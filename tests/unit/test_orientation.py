@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from algorithms.formats import star
@@ -16,7 +16,8 @@ SIZES = [1, 2, 7, 12, 4, 10, 16, 12, 24, 60, 60, 60, 60]
 angle = st.floats(-180.0, 180.0)
 
 
-@given(angle, st.floats(0.0, 180.0), angle)
+@given(angle, st.floats(0.0, 180.0) | st.sampled_from([0.0, 180.0, 1e-12, 179.9999999]), angle)
+@example(0.0, 180.0, 1.0)
 def test_angles_and_matrices_belong_together(rot, tilt, psi):
     matrix = euler.matrices(torch.tensor([rot, tilt, psi]))
     again = euler.matrices(euler.angles(matrix))
