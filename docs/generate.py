@@ -139,6 +139,7 @@ SETTINGS = {
     "scheduler": "address of a running Dask scheduler, instead of own workers",
     "close_when_idle": "end when everything on disk is accounted for (`coldstream process`)",
     "classify": "carry out 2D classification (`--no-classify`)",
+    "refine": "make maps of the particles (`--no-refine`)",
     "settings": "options and variables of the Schemes, such as `prep__motioncorr__bin_factor`",
 }
 
@@ -225,7 +226,7 @@ def default_text(field: Any) -> str:
 def events_page() -> Iterator[str]:
     """Yield the lines of events.md."""
     yield "# Events\n"
-    yield "This page is written by `docs/generate.py` from `services/kit/events.py`.\n"
+    yield "This page is written by `docs/generate.py` from `services/kit/events/`.\n"
     yield (
         "Everything that happens is an event: a fact in the past tense, in the journal of the "
         "service that caused it, before anyone else hears of it. Lengths are in ångström (`_A`), "
@@ -233,7 +234,9 @@ def events_page() -> Iterator[str]:
         "times in seconds (`_s`). An unknown kind, an unknown field or a value out of its bounds "
         "is an error, never a guess.\n"
     )
-    notes = field_notes(KIT / "events.py")
+    notes: dict[str, dict[str, str]] = {}
+    for path in sorted((KIT / "events").glob("*.py")):
+        notes |= field_notes(path)
     yield "| event | meaning |\n|---|---|"
     for body in events.BODIES:
         kind = str(body.__struct_config__.tag)
