@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from algorithms.refine.tables import CoarseTables
+from algorithms.refine.lookups import CoarseTables
 from algorithms.refine.types import Options
 
 # Weights this far (natural logarithm) below a particle's largest do not count: a million of them
@@ -26,6 +26,7 @@ BINS, BINS_A_BIT = 320, 320.0 / 47.0
 LEAST_WEIGHT = 2.0**-46.9
 # Of the weights of a few particles, so that they stay in a processor's cache.
 CACHE_BYTES = 1 << 23
+LEAST_BLOCK = 8
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,11 @@ def search(
         What was used before.
     """
     room = room or Room()
-    poses = len(tables.phases) * len(tables.grid.psi_deg) * options.n_classes
+    poses = len(tables.phases) * tables.grid.n * options.n_classes
     most = CACHE_BYTES if y.device.type == "cpu" else options.memory_bytes
     few = max(1, min(most, options.memory_bytes) // (4 * poses))
+    if tables.prior is not None:  # slices of many directions are too many to be read for so few
+        few = max(few, min(LEAST_BLOCK, options.memory_bytes // (12 * poses)))
     parts = []
     for start in range(0, len(y), few):
         part = slice(start, start + few)
@@ -161,6 +164,8 @@ def log_weights(
     torch.mm(shifted.view(-1, p), tables.imaginary.T, out=b.view(-1, wide))
     with products("highest"):  # its rounding does not average out over poses
         power = e @ tables.power.T
+    if tables.prior is not None:
+        power.sub_(tables.prior, alpha=2.0)
     a.sub_(power[:, None], alpha=0.5)
     a.view(n, t, n_classes, h).add_(log_prior[..., None])
     out = room.of("out", (n, t, turns, wide), e)

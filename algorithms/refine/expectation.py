@@ -5,33 +5,26 @@ Source: refinement.md section 2.
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.refine import coarse, fine
+from algorithms.refine import fine, searches
 from algorithms.refine.fine import Batch, FinePass, Outcome, Pairs
 from algorithms.refine.images import CtfColumns, Preparer, check_images, ctf_values
+from algorithms.refine.lookups import Store
+from algorithms.refine.space.given import at_poses
 from algorithms.refine.sums import Sums
-from algorithms.refine.tables import Tables
-from algorithms.refine.types import DataSet, Model, Options
+from algorithms.refine.types import DataSet
+from algorithms.refine.work import Work
+
+__all__ = ["Work", "expectation"]
 
 # Shells where the data outweigh the prior this far tell a group's scale.
 SCALE_SSNR = 3.0
 LEAST_SCALE = 0.001
-
-
-@dataclass(frozen=True)
-class Work:
-    """All that the E-step of one iteration is given."""
-
-    data: DataSet
-    model: Model
-    options: Options
-    tables: Tables
-    device: torch.device | str = "cpu"
 
 
 def expectation(
@@ -53,24 +46,29 @@ def expectation(
     RefineError
         An image cannot be used.
     """
+    if work.options.skip_align:
+        work = replace(work, tables=at_poses(work.tables, work.data.particles))
+    sums = _no_sums(work)
+    preparer, store = _preparer(work), work.tables.fine.store(sums, work.options)
+    done, search = 0, searches.search_of(work)
+    for indices in batches(work.data, subset, work.options.batch):
+        _batch(work, preparer, indices, sums, store, search)
+        done += len(indices)
+        tell(done)
+    store.finish()
+    return sums
+
+
+def _no_sums(work: Work) -> Sums:
     model, tables = work.model, work.tables
-    sums = Sums.empty(
-        2 if work.options.gradient else 1,
-        model.n_classes,
-        len(tables.fine.grid.psi_deg),
-        len(tables.fine.inner),
+    return Sums.empty(
+        (2 if work.options.gradient else 1, *tables.fine.images(model.n_classes)),
+        tables.fine.n_directions,
         len(work.data.optics),
         len(model.scales),
         model.box // 2 + 1,
         tables.coarse.power,
     )
-    preparer = _preparer(work)
-    done, room = 0, coarse.Room()
-    for indices in batches(work.data, subset, work.options.batch):
-        _batch(work, preparer, indices, sums, room)
-        done += len(indices)
-        tell(done)
-    return sums
 
 
 def batches(data: DataSet, subset: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -90,32 +88,37 @@ def _preparer(work: Work) -> Preparer:
 
 
 def _batch(
-    work: Work, preparer: Preparer, indices: np.ndarray, sums: Sums, room: coarse.Room
+    work: Work,
+    preparer: Preparer,
+    indices: np.ndarray,
+    sums: Sums,
+    store: Store,
+    search: searches.Search,
 ) -> None:
     batch, moved = make_batch(work, preparer, indices)
     options, tables, model = work.options, work.tables, work.model
-    take = tables.fine.pixels.shell[tables.coarse.take]
-    transfer = batch.transfer[:, tables.coarse.take]
-    y = (transfer * batch.precision[take]) * batch.masked[:, tables.coarse.take]
-    e = transfer**2 * batch.precision[take]
-    found = coarse.search(y, e, batch.log_prior, tables.coarse, options, room)
-    children = len(tables.fine.grid.psi_deg) // len(tables.coarse.grid.psi_deg)
-    pairs = fine.pairs_of(found, len(tables.coarse.grid.shifts_A), children)
+    batch, pairs, count = search(batch, indices)
     scaled = (model.ssnr > SCALE_SSNR).to(work.device)
-    second = FinePass(batch, tables.fine, scaled, options.memory_bytes)
+    correlates = work.by_correlation
+    second = FinePass(
+        batch, tables.fine, scaled, options.memory_bytes, store, correlation=correlates
+    )
     outcomes = []
     for first, end, some in second.groups(pairs):
         logs = second.log_weights(some)
         local = replace(some, particle=some.particle - first)
-        weights, outcome = fine.normalised(logs, local, end - first, options.adaptive_fraction)
+        if correlates:
+            weights, outcome = fine.only_best(logs, local, end - first)
+        else:
+            weights, outcome = fine.normalised(logs, local, end - first, options.adaptive_fraction)
         outcomes.append(outcome)
         used = weights.amax(1) > 0.0
         some, weights = some.take(used), weights[used]
-        second.add(some, weights, sums)
+        second.add(some, weights)
         _add_priors(work, batch, some, weights, sums)
     norm = second.residual(sums)
     outcome = Outcome.of(outcomes)
-    _tell_particles(work, batch, indices, moved, outcome, norm, found.count, sums)
+    _tell_particles(work, batch, indices, moved, outcome, norm, count, sums)
 
 
 def make_batch(work: Work, preparer: Preparer, indices: np.ndarray) -> tuple[Batch, np.ndarray]:
@@ -146,7 +149,7 @@ def make_batch(work: Work, preparer: Preparer, indices: np.ndarray) -> tuple[Bat
             bare * scale[:, None],
             bare,
             prepared.tail_power,
-            log_prior(work, offset_A),
+            _restricted(work, log_prior(work, offset_A), indices),
             offset_A,
             torch.as_tensor(indices % 2 if work.options.gradient else indices * 0, device=device),
             torch.as_tensor(group, device=device),
@@ -204,8 +207,19 @@ def log_prior(work: Work, offset_A: Tensor) -> Tensor:
     # Both priors are divided by their means over the grid, as RELION does; no weight depends on it.
     offset = -square / (2.0 * model.sigma_offset_A**2)
     offset -= torch.logsumexp(offset.flatten(1), 1)[:, None, None] - math.log(offset[0].numel())
-    fractions = model.fractions / model.fractions.mean()
-    return (torch.log(fractions.clamp(min=1e-300)).to(work.device) + offset).to(work.options.real)
+    if model.dim == 2 or work.options.skip_align:
+        fractions = model.fractions / model.fractions.mean()
+        offset = torch.log(fractions.clamp(min=1e-300)).to(work.device) + offset
+    return offset.to(work.options.real)
+
+
+def _restricted(work: Work, prior: Tensor, indices: np.ndarray) -> Tensor:
+    """Close the classes that particles are not compared with."""
+    if work.only_class is None:
+        return prior
+    chosen = torch.as_tensor(work.only_class[indices], device=prior.device)
+    other = torch.arange(prior.shape[2], device=prior.device) != chosen[:, None]
+    return prior.masked_fill(other[:, None, :], -torch.inf)
 
 
 def _add_priors(work: Work, batch: Batch, pairs: Pairs, weights: Tensor, sums: Sums) -> None:
@@ -217,6 +231,10 @@ def _add_priors(work: Work, batch: Batch, pairs: Pairs, weights: Tensor, sums: S
     centre = work.model.prior_offset_A.to(work.device)[pairs.klass]
     first = w @ shifts
     sums.classes.index_add_(0, pairs.klass, total)
+    table = work.tables.fine
+    if table.n_directions > 1:
+        place = pairs.klass * table.n_directions + table.direction(pairs.psi)
+        sums.directions.view(-1).index_add_(0, place, total)
     sums.offsets.index_add_(0, pairs.klass, first + old * total[:, None])
     if not work.options.exact_offset_prior:
         centre = centre * work.model.pixel_A  # as RELION has it: A taken for px, quirk 1
@@ -239,12 +257,17 @@ def _tell_particles(
     """Write the particles' own columns."""
     particles, model, grid = work.data.particles, work.model, work.tables.fine.grid
     shifts = grid.shifts_A.to(work.device)[outcome.shift].cpu().numpy()
-    particles.psi_deg[indices] = grid.psi_deg.to(work.device)[outcome.psi].cpu().numpy()
-    particles.offset_A[indices] = moved * model.pixel_A + shifts
+    if not work.options.skip_align:
+        _tell_poses(work, indices, grid.angles(outcome.psi).cpu().numpy())
+        particles.offset_A[indices] = moved * model.pixel_A + shifts
     particles.classes[indices] = outcome.klass.cpu().numpy()
     particles.pmax[indices] = outcome.pmax.cpu().numpy()
     particles.significant[indices] = count.cpu().numpy()
-    likelihood = outcome.log_sum + _constants(work, batch)
+    likelihood = outcome.log_sum
+    if work.by_correlation:
+        likelihood = likelihood / torch.sqrt(_power(work, batch))
+    else:
+        likelihood = likelihood + _constants(work, batch)
     particles.log_likelihood[indices] = likelihood.cpu().numpy()
     if work.options.norm:
         old = particles.norm[indices] / model.mean_norm
@@ -253,6 +276,19 @@ def _tell_particles(
     sums.log_likelihood += likelihood.sum()
     sums.pmax += outcome.pmax.sum()
     sums.particles += len(indices)
+
+
+def _tell_poses(work: Work, indices: np.ndarray, angles: np.ndarray) -> None:
+    particles = work.data.particles
+    particles.psi_deg[indices] = angles[:, 2]
+    if work.model.dim == 3:
+        particles.rot_deg[indices], particles.tilt_deg[indices] = angles[:, 0], angles[:, 1]
+
+
+def _power(work: Work, batch: Batch) -> Tensor:
+    """Return the power of images in the window, as the correlation has it."""
+    count = fine.correlated(work.tables.fine.pixels).double()
+    return (batch.masked.real**2 + batch.masked.imag**2).double() @ count
 
 
 def _constants(work: Work, batch: Batch) -> Tensor:

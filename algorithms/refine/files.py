@@ -3,6 +3,7 @@
 Source: refinement.md section 8.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from algorithms.formats import mrc, star
 from algorithms.refine.sampling import Sampling
+from algorithms.refine.space.sampling import Sampling3D
 from algorithms.refine.types import (
     DataSet,
     Model,
@@ -20,6 +22,8 @@ from algorithms.refine.types import (
     Particles,
     RefineError,
 )
+
+_HALF = re.compile(r"_half[12]$")  # at the end of the root of a half's model
 
 
 class Stacks:
@@ -120,6 +124,8 @@ def data_of(blocks: dict[str, star.Table], path: Path, folder: Path) -> DataSet:
     numbers = {number: row for row, number in enumerate(optics.ints("rlnOpticsGroup"))}
     offsets = np.stack([floats("rlnOriginXAngst"), floats("rlnOriginYAngst")], axis=1)
     particles = Particles(
+        rot_deg=floats("rlnAngleRot"),
+        tilt_deg=floats("rlnAngleTilt"),
         psi_deg=floats("rlnAnglePsi"),
         offset_A=offsets,
         classes=ints("rlnClassNumber") - 1,
@@ -196,7 +202,7 @@ def group_names(rows: star.Table) -> list[str]:
 
 
 def read_model(root: Path) -> Model:
-    """Return the model of an iteration, `root` being `.../run_itNNN`."""
+    """Return the model of an iteration, `root` being `.../run_itNNN` or `.../run_itNNN_halfH`."""
     blocks = star.load(root.with_name(f"{root.name}_model.star"))
     general, classes = blocks["model_general"], blocks["model_classes"]
 
@@ -224,10 +230,10 @@ def read_model(root: Path) -> Model:
         return torch.as_tensor(values)
 
     resolution = number("rlnCurrentResolution")
-    references = mrc.read(root.with_name(f"{root.name}_classes.mrcs")).astype(np.float32)
+    dim, pad = int(number("rlnReferenceDimensionality")), int(number("rlnPaddingFactor"))
     return Model(
         pixel_A=pixel,
-        references=torch.from_numpy(references.reshape(k, box, box)),
+        references=_references(root, k, box, dim),
         fractions=column("rlnClassDistribution"),
         prior_offset_A=torch.stack(
             [column("rlnClassPriorOffsetX"), column("rlnClassPriorOffsetY")], dim=1
@@ -247,16 +253,40 @@ def read_model(root: Path) -> Model:
         orientability=rows("rlnSpectralOrientabilityContribution"),
         sampling=_sampling(root),
         tau2_fudge=number("rlnTau2FudgeFactor"),
-        iteration=int(root.name.rpartition("_")[2][2:]),
+        iteration=_iteration(root),
         log_likelihood=number("rlnLogLikelihood"),
         mean_pmax=number("rlnAveragePmax"),
-        moments=_moments(root, k, box),
+        moments=_moments(root, k, box, pad, dim),
+        pdf_direction=_pdf_direction(blocks, k) if dim == 3 else None,
+        pad=pad,
         group_names=blocks["model_groups"].strings("rlnGroupName"),
     )
 
 
+def _references(root: Path, k: int, box: int, dim: int) -> Tensor:
+    if dim == 2:
+        stack = mrc.read(root.with_name(f"{root.name}_classes.mrcs")).astype(np.float32)
+        return torch.from_numpy(stack.reshape(k, box, box))
+    names = (f"{root.name}_class{n + 1:03d}.mrc" for n in range(k))
+    maps = [mrc.read(root.with_name(name)).astype(np.float32) for name in names]
+    return torch.from_numpy(np.stack(maps))
+
+
+def _pdf_direction(blocks: dict[str, star.Table], k: int) -> Tensor | None:
+    names = [f"model_pdf_orient_class_{n + 1}" for n in range(k)]
+    if any(name not in blocks for name in names):
+        return None
+    rows = [blocks[name].floats("rlnOrientationDistribution") for name in names]
+    return torch.as_tensor(np.stack(rows))
+
+
+def _iteration(root: Path) -> int:
+    number = re.search(r"_it(\d+)$", _HALF.sub("", root.name))
+    return int(number.group(1)) if number else 0
+
+
 def _sampling(root: Path) -> Sampling:
-    path = root.with_name(f"{root.name}_sampling.star")
+    path = root.with_name(f"{_HALF.sub('', root.name)}_sampling.star")
     if not path.exists():
         return Sampling(psi_step_deg=10.0, offset_range_A=10.0, offset_step_A=2.0)
     table = star.load(path)["sampling_general"]
@@ -264,27 +294,45 @@ def _sampling(root: Path) -> Sampling:
     def number(label: str) -> float:
         return float(table.floats(label)[0])
 
-    return Sampling(
+    kind: type[Sampling] = Sampling
+    more: dict[str, Any] = {}
+    if number("rlnIs3DSampling") > 0.0:
+        kind = Sampling3D
+        more["healpix_order"] = int(number("rlnHealpixOrder"))
+        more["symmetry"] = table.strings("rlnSymmetryGroup")[0]
+    return kind(
         psi_step_deg=number("rlnPsiStep"),
         offset_range_A=number("rlnOffsetRange"),
         offset_step_A=number("rlnOffsetStep"),
         perturbation=number("rlnSamplingPerturbInstance"),
         factor=number("rlnSamplingPerturbFactor"),
+        **more,
     )
 
 
-def _moments(root: Path, k: int, box: int) -> Moments | None:
-    path = root.with_name(f"{root.name}_1moment.mrcs")
-    if not path.exists():
+def _moments(root: Path, k: int, box: int, pad: int, dim: int) -> Moments | None:
+    """Return the moments of VDAM, None where there are none."""
+    size = pad * box
+    if dim == 2:
+        names = (["1moment.mrcs"], ["2moment.mrcs"])
+    else:
+        names = (
+            [f"1moment{n + 1:03d}.mrc" for n in range(2 * k)],
+            [f"2moment{n + 1:03d}.mrc" for n in range(k)],
+        )
+    paths = [[root.with_name(f"{root.name}_{name}") for name in part] for part in names]
+    if not paths[0][0].exists():
         return None
-    first = _complex(mrc.read(path), box)
-    second = _complex(mrc.read(root.with_name(f"{root.name}_2moment.mrcs")), box).real
-    return Moments(first=first.reshape(2, k, -1), second=second.reshape(k, -1).contiguous())
+    first, second = (
+        torch.cat([_complex(mrc.read(path), size, dim) for path in part]) for part in paths
+    )
+    return Moments(first=first.reshape(2, k, -1), second=second.real.reshape(k, -1).contiguous())
 
 
-def _complex(stack: np.ndarray, box: int) -> Tensor:
-    """Return interleaved, centred half planes as `[n, flattened half spectrum]`."""
-    size = 2 * box
-    values = torch.from_numpy(np.ascontiguousarray(stack, np.float32)).reshape(-1, size, size + 2)
-    pairs = torch.view_as_complex(values.reshape(-1, size, size // 2 + 1, 2).contiguous())
-    return torch.fft.ifftshift(pairs, dim=1).reshape(len(pairs), -1)
+def _complex(stack: np.ndarray, size: int, dim: int) -> Tensor:
+    """Return interleaved, centred half transforms as `[n, flattened half spectrum]`."""
+    values = torch.from_numpy(np.ascontiguousarray(stack, np.float32))
+    shape = (-1, *(size for _ in range(dim - 1)), size // 2 + 1, 2)
+    pairs = torch.view_as_complex(values.reshape(shape).contiguous())
+    axes = tuple(range(1, dim))
+    return torch.fft.ifftshift(pairs, dim=axes).reshape(len(pairs), -1)

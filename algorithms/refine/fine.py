@@ -9,14 +9,16 @@ Source: refinement.md sections 1.7, 2.3, 3.1, 4.2 and 9.3.
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from algorithms.refine import kernels
 from algorithms.refine.coarse import CACHE_BYTES, NEGLIGIBLE, Significant, heaviest
+from algorithms.refine.geometry import Disc
+from algorithms.refine.lookups import FineTables, Store
 from algorithms.refine.sums import Sums
-from algorithms.refine.tables import FineTables
 
 # Bytes of all arrays of weights that are there at the same time, for each fine shift of a pair.
 ARRAYS = 40
@@ -61,16 +63,34 @@ class Batch:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Particles and fine rotations; `[n]` each, `parents` are the significant coarse shifts."""
+    """Particles and fine rotations; `[n]` each, `parents` are the significant coarse shifts.
+
+    `prior` is the logarithm of the prior of the rotation, None where all are alike.
+    """
 
     particle: Tensor
     klass: Tensor
     psi: Tensor
     parents: Tensor  # bool [n, t coarse]
+    prior: Tensor | None = None
 
     def take(self, which: slice | Tensor) -> "Pairs":
         """Return some of them."""
-        return Pairs(*(getattr(self, field.name)[which] for field in fields(self)))
+        prior = None if self.prior is None else self.prior[which]
+        first = (self.particle[which], self.klass[which], self.psi[which], self.parents[which])
+        return Pairs(*first, prior)
+
+    @classmethod
+    def joined(cls, parts: "list[Pairs]") -> "Pairs":
+        """Return pairs of particles that follow each other; all of them have priors, or none."""
+        priors = [part.prior for part in parts if part.prior is not None]
+        return cls(
+            torch.cat([part.particle for part in parts]),
+            torch.cat([part.klass for part in parts]),
+            torch.cat([part.psi for part in parts]),
+            torch.cat([part.parents for part in parts]),
+            torch.cat(priors) if priors else None,
+        )
 
     def groups(self, n: int, most: int) -> Iterator[tuple[int, int, "Pairs"]]:
         """Yield first particle, end and pairs of runs of some of the `n` particles.
@@ -131,14 +151,30 @@ class FinePass:
         Whether a shell counts for the scale, bool `[K, S]`.
     memory_bytes
         Of temporary arrays.
+    store
+        Slices, and where images are added up.
+    correlation
+        Whether images and slices are compared by their correlation, without noise and priors.
     """
 
-    def __init__(self, batch: Batch, tables: FineTables, scaled: Tensor, memory_bytes: int):
-        self._batch, self._tables, self._k = batch, tables, len(scaled)
+    def __init__(
+        self,
+        batch: Batch,
+        tables: FineTables,
+        scaled: Tensor,
+        memory_bytes: int,
+        store: Store,
+        *,
+        correlation: bool = False,
+    ):
+        self._batch, self._tables, self._store = batch, tables, store
+        self._correlates = correlation
         inner = tables.inner
         shell = tables.pixels.shell[inner]
         precision = batch.precision[shell]
         likely = torch.where(shell == 0, torch.zeros((), device=shell.device), precision)
+        if correlation:
+            likely = correlated(tables.pixels.take(inner)).to(precision)
         transfer = batch.transfer[:, inner]
         # Moved to the centre of all shifts here, from where the shifts go both ways.
         self._masked = batch.masked[:, inner] * tables.turns.centre
@@ -150,7 +186,7 @@ class FinePass:
         self._both = transfer.new_zeros((len(transfer), 4, len(inner)))
         self._total = transfer.new_zeros(len(transfer))
         most = min(memory_bytes, CACHE_BYTES) if shell.device.type == "cpu" else memory_bytes
-        self._chunk = max(1, most // (16 * len(inner)))
+        self._chunk = min(store.most, max(1, most // (16 * len(inner))))
         self._most = max(1, 4 * most // (ARRAYS * tables.turns.n))
 
     def groups(self, pairs: Pairs) -> Iterator[tuple[int, int, Pairs]]:
@@ -168,42 +204,54 @@ class FinePass:
             particle = pairs.particle[part]
             row, n = self._row(pairs, part), len(particle)
             products = (real[:n], imaginary[:n], power[:n])
-            kernels.multiply(self._y, self._e, tables.slices, particle, row, *products)
-            logs[part] = tables.turns.sums(real[:n], imaginary[:n])
-            logs[part] -= 0.5 * power[:n, None]
+            kernels.multiply(self._y, self._e, self._store.slices, particle, row, *products)
+            if tables.sparse:
+                logs[part] = kernels.score(
+                    tables.turns, real[:n], imaginary[:n], pairs.parents[part]
+                )
+            else:
+                logs[part] = tables.turns.sums(real[:n], imaginary[:n])
+            if self._correlates:
+                logs[part] /= torch.sqrt(power[:n, None])
+            else:
+                logs[part] -= 0.5 * power[:n, None]
         coarse = pairs.parents.shape[1]
         prior = self._batch.log_prior[pairs.particle, :, pairs.klass]
+        if pairs.prior is not None:
+            prior = prior + pairs.prior[:, None]
+        if self._correlates:
+            prior = torch.zeros_like(prior)
         prior = torch.where(pairs.parents, prior, -torch.inf)
         return (logs.reshape(len(logs), coarse, -1) + prior[..., None]).flatten(1)
 
     def _row(self, pairs: Pairs, part: slice) -> Tensor:
-        return pairs.klass[part] * len(self._tables.grid.psi_deg) + pairs.psi[part]
+        return self._store.rows(pairs.klass[part], pairs.psi[part])
 
     def _chunks(self, n: int) -> list[slice]:
         return [slice(start, start + self._chunk) for start in range(0, n, self._chunk)]
 
-    def add(self, pairs: Pairs, weights: Tensor, sums: Sums) -> None:
-        """Add weighted images to the sums.
+    def add(self, pairs: Pairs, weights: Tensor) -> None:
+        """Add weighted images to the sums of the store.
 
         Parameters
         ----------
         pairs, weights
             With the weights of the fine shifts, `[n, t fine]`.
-        sums
-            Are added to.
         """
         batch, tables = self._batch, self._tables
-        q, rotations = len(tables.inner), len(tables.grid.psi_deg)
-        data, weight = sums.data.view(-1, q), sums.weight.view(-1, q)
         amounts = weights.sum(1)
+        weigh = tables.turns.weighted
+        if tables.sparse:
+            weigh = partial(kernels.weigh, tables.turns)
         self._total.index_add_(0, pairs.particle, amounts)
         for part in self._chunks(len(pairs.particle)):
             particle, klass = pairs.particle[part], pairs.klass[part]
-            turned = kernels.Turned(*tables.turns.weighted(weights[part]), amounts[part], particle)
-            row = (batch.half[particle] * self._k + klass) * rotations + pairs.psi[part]
-            kernels.insert(self._plain, self._weight, turned, row, data, weight)
-            row, counts = self._row(pairs, part), self._counts
-            kernels.compare(self._masked, tables.slices, counts, turned, klass, row, self._both)
+            phases = weigh(weights[part])
+            turned = kernels.Turned(*phases, amounts[part], particle)
+            row, counts, slices = self._row(pairs, part), self._counts, self._store.slices
+            data, weight, to = self._store.sinks(batch.half[particle], row)
+            kernels.insert(self._plain, self._weight, turned, to, data, weight)
+            kernels.compare(self._masked, slices, counts, turned, klass, row, self._both)
 
     def residual(self, sums: Sums) -> Tensor:
         """Add what is left of the images, and what tells scales, once all pairs have been added.
@@ -234,6 +282,15 @@ class FinePass:
         return residual.double().sum(1) + batch.tail_power.double().sum(1)
 
 
+def correlated(pixels: Disc) -> Tensor:
+    """Return how often a pixel counts in RELION's correlation: column x = 0 is there whole.
+
+    But for its last pixel, that of the window's Nyquist frequency.
+    """
+    is_twice = (pixels.jx == 0) & (pixels.jy != 0) & (pixels.jy != pixels.size // 2)
+    return torch.where(is_twice, 2.0, 1.0)
+
+
 def normalised(logs: Tensor, pairs: Pairs, n: int, fraction: float) -> tuple[Tensor, Outcome]:
     """Return weights that sum to (nearly) 1 for each particle, and the best pose of each.
 
@@ -250,14 +307,8 @@ def normalised(logs: Tensor, pairs: Pairs, n: int, fraction: float) -> tuple[Ten
     fraction
         Share of the weight that is kept.
     """
-    device = logs.device
-    largest = torch.full((n,), -torch.inf, dtype=logs.dtype, device=device)
-    largest.scatter_reduce_(0, pairs.particle, logs.amax(1), "amax")
-    above = logs - largest[pairs.particle, None]
-    pair, shift = torch.nonzero(above > -NEGLIGIBLE, as_tuple=True)
-    weight = torch.exp(above[pair, shift].double())
+    largest, pair, shift, weight, total = _weights(logs, pairs, n)
     particle = pairs.particle[pair]
-    total = torch.zeros(n, dtype=torch.float64, device=device).index_add_(0, particle, weight)
     kept, _ = heaviest(particle, weight, total, fraction, 0)
     weights = torch.zeros_like(logs)
     weights[pair[kept], shift[kept]] = (weight / total[particle])[kept].to(logs.dtype)
@@ -270,6 +321,55 @@ def normalised(logs: Tensor, pairs: Pairs, n: int, fraction: float) -> tuple[Ten
         log_sum=torch.log(total) + largest.double(),
     )
     return weights, outcome
+
+
+def only_best(scores: Tensor, pairs: Pairs, n: int) -> tuple[Tensor, Outcome]:
+    """Return weight 1 for the best pose of each particle, and that; as `normalised`."""
+    largest, pair, shift, weight, _ = _weights(scores, pairs, n)
+    best = _first_of(pairs.particle[pair], weight, n)
+    pair, shift = pair[best], shift[best]
+    weights = torch.zeros_like(scores)
+    weights[pair, shift] = 1.0
+    ones = torch.ones_like(largest, dtype=torch.float64)
+    return weights, Outcome(pairs.klass[pair], pairs.psi[pair], shift, ones, largest.double())
+
+
+def heavy(
+    logs: Tensor, pairs: Pairs, n: int, fraction: float, cap: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return pair and shift of the poses that hold a fraction of each particle's weight.
+
+    Parameters
+    ----------
+    logs, pairs, n, fraction
+        As of `normalised`.
+    cap
+        Poses at most, 0 for no limit.
+
+    Returns
+    -------
+    tuple
+        Pair `[m]`, shift `[m]`, number of poses of each particle `[n]`.
+    """
+    _, pair, shift, weight, total = _weights(logs, pairs, n)
+    kept, count = heaviest(pairs.particle[pair], weight, total, fraction, cap)
+    return pair[kept], shift[kept], count
+
+
+def _weights(logs: Tensor, pairs: Pairs, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the largest logarithms and sums of particles `[n]`, and what is not negligible.
+
+    The latter are pair, shift and weight, the largest of a particle being 1.
+    """
+    device = logs.device
+    largest = torch.full((n,), -torch.inf, dtype=logs.dtype, device=device)
+    largest.scatter_reduce_(0, pairs.particle, logs.amax(1), "amax")
+    above = logs - largest[pairs.particle, None]
+    pair, shift = torch.nonzero(above > -NEGLIGIBLE, as_tuple=True)
+    weight = torch.exp(above[pair, shift].double())
+    total = torch.zeros(n, dtype=torch.float64, device=device)
+    total.index_add_(0, pairs.particle[pair], weight)
+    return largest, pair, shift, weight, total
 
 
 def _first_of(particle: Tensor, weight: Tensor, n: int) -> Tensor:

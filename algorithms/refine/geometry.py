@@ -123,7 +123,10 @@ def _signs(box: int, like: Tensor) -> Tensor:
     return (1 - 2 * ((x + y) % 2)).to(like.dtype)
 
 
-def distances(box: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the distance of each pixel from the origin at pixel N/2: float64 `[N, N]`."""
+def distances(box: int, device: torch.device | str = "cpu", dim: int = 2) -> Tensor:
+    """Return the distance of each pixel from the origin at pixel N/2: float64 `[N, N]` or in 3D."""
     axis = torch.arange(box, device=device, dtype=torch.float64) - box // 2
-    return torch.sqrt(axis[:, None] ** 2 + axis[None, :] ** 2)
+    square = axis[:, None] ** 2 + axis[None, :] ** 2
+    if dim == 3:
+        square = axis[:, None, None] ** 2 + square
+    return torch.sqrt(square)

@@ -82,9 +82,9 @@ def _wrapped(phase: Tensor) -> Tensor:
     return phase - 2.0 * math.pi * torch.round(phase / (2.0 * math.pi))
 
 
-def soft_mask(box: int, radius_px: float, edge_px: float = EDGE_PX) -> Tensor:
+def soft_mask(box: int, radius_px: float, edge_px: float = EDGE_PX, dim: int = 2) -> Tensor:
     """Return 0 within a radius, a raised cosine beyond it, then 1: what is outside, `[N, N]`."""
-    r = distances(box)
+    r = distances(box, dim=dim)
     ramp = 0.5 + 0.5 * torch.cos(math.pi * (radius_px + edge_px - r) / edge_px)
     return torch.where(r < radius_px, 0.0, torch.where(r > radius_px + edge_px, 1.0, ramp))
 

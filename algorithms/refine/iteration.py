@@ -11,10 +11,11 @@ from torch import Tensor
 
 from algorithms.refine import masks, maximisation, scalars, schedule, sizes, splitting
 from algorithms.refine.expectation import Work, expectation
-from algorithms.refine.maximisation import Accumulated
+from algorithms.refine.lookups import Accumulated, Tables
 from algorithms.refine.shards import Shards
+from algorithms.refine.space import correlation
 from algorithms.refine.sums import Sums
-from algorithms.refine.tables import Tables, tables
+from algorithms.refine.tables import tables
 from algorithms.refine.types import DataSet, Model, Options
 
 LEAST_CENTRING_PX = 2.0
@@ -29,6 +30,7 @@ def iterate(
     device: torch.device | str = "cpu",
     tell: Tell = lambda n: None,
     shards: Shards | None = None,
+    only_class: np.ndarray | None = None,
 ) -> Sums:
     """Do the iteration `model.iteration + 1`; the model and the particles' columns are changed.
 
@@ -44,19 +46,22 @@ def iterate(
         Is called with the number of particles done.
     shards
         Processes that share the E-step.
+    only_class
+        The one class that each particle of the data is compared with; None: all.
     """
     model.iteration += 1
     if options.gradient:
         place = model.place or model.iteration
         model.tau2_fudge = schedule.fudge(place, options.iterations, options.tau2_fudge)
-        model.step_size = schedule.step_size(place, options.iterations)
+        last = schedule.LAST_STEP[model.dim]
+        model.step_size = schedule.step_size(place, options.iterations, last=last)
     else:
         model.tau2_fudge = options.tau2_fudge
     if shards is not None:
-        shards.begin(data, model, options, subset)
+        shards.begin(data, model, options, subset, only_class)
     lookup = tables(model, options, device)
     step = expectation if shards is None else shards.expectation
-    sums = step(Work(data, model, options, lookup, device), subset, tell)
+    sums = step(Work(data, model, options, lookup, device, only_class), subset, tell)
     finish(data, model, options, lookup, sums, is_whole=len(subset) == len(data))
     if _replaces(model, options, "split"):
         splitting.fill(Work(data, model, options, lookup, device), subset)
@@ -73,24 +78,44 @@ def finish(
     is_whole: bool,
 ) -> None:
     """Do all of an iteration that follows the E-step."""
+    halves = maximisation.accumulated(sums, lookup, residual=options.gradient)
+    finish_with(data, model, options, lookup, sums, halves, is_whole=is_whole)
+
+
+def finish_with(
+    data: DataSet,
+    model: Model,
+    options: Options,
+    lookup: Tables,
+    sums: Sums,
+    halves: list[Accumulated],
+    *,
+    is_whole: bool,
+) -> None:
+    """Do all of an iteration that follows the sums on the lattice: see `finish`."""
     model.current_size = lookup.size
     model.tau2 = lookup.reference.tau2.cpu()
-    halves = maximisation.accumulated(sums, lookup, residual=options.gradient)
+    by_correlation = options.first_cc and model.iteration == 1
+    if by_correlation:
+        correlation.first_class_for_all(sums, halves)
     if options.gradient:
         _descend(model, options, lookup, halves)
     else:
         _maximise(model, lookup, halves[0])
     mu = options.mu if options.gradient and not is_whole else 0.0
     groups = torch.as_tensor(data.particles.group)
-    if options.scale:
+    if options.scale and not by_correlation:
         members = torch.bincount(groups, minlength=len(model.scales)).double()
         scalars.update_scales(model, sums, members, mu)
-    scalars.update(model, sums, options, mu)
+    scalars.update(model, sums, options, mu, keeps_noise=by_correlation)
+    if by_correlation:
+        correlation.filtered(model, options)
     if options.center_classes:
         _centre(model, options)
     if options.flatten_solvent:
-        diameter = options.particle_diameter_A / model.pixel_A
-        model.references = masks.flattened(model.references, diameter)
+        model.references = masks.of_solvent(
+            model.references, options.particle_diameter_A / model.pixel_A, model.solvent_mask
+        )
     model.resolution_shell = sizes.resolution_shell(model.ssnr)
 
 
@@ -99,7 +124,7 @@ def _maximise(model: Model, lookup: Tables, sums: Accumulated) -> None:
     plane = lookup.reference.plane
     _take_spectra(model, sums.weight, lookup)
     tau2 = lookup.reference.tau2
-    maps = maximisation.reconstructed(sums, tau2, model.tau2_fudge, plane, model.box)
+    maps = maximisation.reconstructed(sums, tau2, model.tau2_fudge, plane)
     empty = sums.weight.sum(1) <= 0.0
     maps[empty] = 0.0
     model.references = maps.float().cpu()
@@ -118,7 +143,8 @@ def _descend(model: Model, options: Options, lookup: Tables, halves: list[Accumu
         copied = maximisation.replacement(model.fractions, found.energy.cpu(), options.inactivity)
     before = model.references
     after = maximisation.stepped(model, found, lookup, model.tau2_fudge, step).float().cpu()
-    model.references = torch.where(active.cpu()[:, None, None], after, before)
+    changed = active.cpu().reshape(-1, *(1 for _ in range(model.dim)))
+    model.references = torch.where(changed, after, before)
     if copied is not None:
         _copy(model, before, *copied)
 

@@ -16,7 +16,10 @@ from algorithms.formats.star import Table
 from algorithms.refine.types import DataSet, Model, RefineError
 
 # Columns that iterations set.
-WRITTEN = ("psi_deg", "offset_A", "classes", "norm", "log_likelihood", "pmax", "significant")
+WRITTEN = (
+    "rot_deg", "tilt_deg", "psi_deg", "offset_A", "classes", "norm", "log_likelihood", "pmax",
+    "significant",
+)  # fmt: skip
 NO_CLASS = -1
 
 

@@ -9,6 +9,7 @@ import torch
 from algorithms.formats.atomic import atomic_write
 from algorithms.refine.joining import Known
 from algorithms.refine.sampling import Sampling
+from algorithms.refine.space.sampling import Sampling3D
 from algorithms.refine.types import Model, Moments
 
 
@@ -46,7 +47,8 @@ def load(path: Path) -> Kept | None:
         return None
     found = torch.load(path, weights_only=True)
     fields: dict[str, Any] = dict(found["model"])
-    fields["sampling"] = Sampling(**fields["sampling"])
+    kind = Sampling3D if "healpix_order" in fields["sampling"] else Sampling
+    fields["sampling"] = kind(**fields["sampling"])
     moments = None if found["moments"] is None else Moments(**found["moments"])
     columns = {name: values.numpy() for name, values in found["particles"].items()}
     return Kept(

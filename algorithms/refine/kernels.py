@@ -16,6 +16,7 @@ from torch import Tensor
 
 from algorithms.jit import compiled
 from algorithms.refine import cudakernels, loops
+from algorithms.refine.sampling import Turns
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,32 @@ def multiply(
     product = y[particle].conj() * taken
     real[:], imaginary[:] = product.real, product.imag
     power[:] = ((taken.real**2 + taken.imag**2) * e[particle]).sum(1)
+
+
+def score(turns: Turns, real: Tensor, imaginary: Tensor, parents: Tensor) -> Tensor:
+    """Do as `Turns.sums` where few of the shifts are looked at.
+
+    Parameters
+    ----------
+    turns, real, imaginary
+        As of `Turns.sums`.
+    parents
+        Which groups of shifts count, `[m, c]`; the values of others may be anything finite.
+    """
+    if loop := _loop(loops.score, real):
+        sums = real.new_zeros((len(real), turns.n))
+        loop(real, imaginary, turns.cosine, turns.sine, parents, sums)
+        return sums
+    return turns.sums(real, imaginary)
+
+
+def weigh(turns: Turns, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Do as `Turns.weighted` where most weights `[m, t]` are 0."""
+    if loop := _loop(loops.weigh, weights):
+        real, imaginary = (weights.new_empty((len(weights), turns.cosine.shape[1])) for _ in "ri")
+        loop(weights, turns.cosine, turns.sine, real, imaginary)
+        return real, imaginary
+    return turns.weighted(weights)
 
 
 def insert(

@@ -146,3 +146,78 @@ def compare(  # noqa: PLR0913
             third[j] += overlap[j] * c[j]
         for j in range(q):
             fourth[j] += square[j] * c[j]
+
+
+def score(
+    real: Floats,
+    imaginary: Floats,
+    cosine: Floats,
+    sine: Floats,
+    parents: NDArray[np.bool_],
+    sums: Floats,
+) -> None:
+    """Write the sums of Re(z e^{2 pi i j.(t - c) / N}) at the shifts that are asked for.
+
+    Parameters
+    ----------
+    real, imaginary
+        Of z, `[m, Q]`.
+    cosine, sine
+        Of the first half of the shifts, the middle included, `[h, Q]`.
+    parents
+        Which groups of shifts, equally many each, are asked for, `[m, c]`.
+    sums
+        Is written, `[m, t]`; others are left as they are.
+    """
+    q, h, t = real.shape[1], len(cosine), sums.shape[1]
+    even = q - q % LANES
+    each = t // parents.shape[1]
+    lanes = np.zeros(LANES, real.dtype)
+    ones = np.ones(1, real.dtype)
+    plus, minus = ones[0], -ones[0]  # the second half of the shifts mirrors the first
+    for pair in range(len(parents)):
+        re, im = real[pair], imaginary[pair]
+        for shift in range(t):
+            if not parents[pair, shift // each]:
+                continue
+            at, sign = (shift, minus) if shift < h else (t - 1 - shift, plus)
+            c, s = cosine[at], sine[at]
+            lanes[:] = 0.0
+            for start in range(0, even, LANES):
+                for lane in range(LANES):
+                    j = start + lane
+                    lanes[lane] += re[j] * c[j] + sign * (im[j] * s[j])
+            total = lanes.sum()
+            for j in range(even, q):
+                total += re[j] * c[j] + sign * (im[j] * s[j])
+            sums[pair, shift] = total
+
+
+def weigh(weights: Floats, cosine: Floats, sine: Floats, real: Floats, imaginary: Floats) -> None:
+    """Write the sums of w e^{-2 pi i j.(t - c) / N} over the shifts that have a weight.
+
+    Parameters
+    ----------
+    weights
+        `[m, t]`.
+    cosine, sine
+        As of `score`.
+    real, imaginary
+        Are written, `[m, Q]`.
+    """
+    h, t = len(cosine), weights.shape[1]
+    for pair in range(len(weights)):
+        re, im = real[pair], imaginary[pair]
+        re[:] = 0.0
+        im[:] = 0.0
+        for shift in range(t):
+            w = weights[pair, shift]
+            if w == 0.0:
+                continue
+            at = shift if shift < h else t - 1 - shift
+            turned = -w if shift < h else w
+            c, s = cosine[at], sine[at]
+            for j in range(len(re)):
+                re[j] += w * c[j]
+            for j in range(len(im)):
+                im[j] += turned * s[j]

@@ -12,17 +12,22 @@ BOX_EDGE_PX = 3.0
 
 
 def edge_masked(maps: Tensor) -> Tensor:
-    """Return maps `[K, N, N]` that fade into the mean of what lies outside of radius N/2."""
-    box = maps.shape[-1]
-    outside = soft_mask(box, box / 2.0, BOX_EDGE_PX).to(maps)
-    mean = (maps * outside).sum((-2, -1)) / outside.sum()
-    return maps + outside * (mean[:, None, None] - maps)
+    """Return maps `[K, N, N]`, or in 3D, that fade into the mean of what is beyond radius N/2."""
+    box, axes = maps.shape[-1], tuple(range(1, maps.ndim))
+    outside = soft_mask(box, box / 2.0, BOX_EDGE_PX, len(axes)).to(maps)
+    mean = (maps * outside).sum(axes, keepdim=True) / outside.sum()
+    return maps + outside * (mean - maps)
 
 
 def flattened(maps: Tensor, diameter_px: float) -> Tensor:
     """Return maps that fade to 0 beyond the particle."""
-    inside = 1.0 - soft_mask(maps.shape[-1], diameter_px / 2.0, EDGE_PX)
+    inside = 1.0 - soft_mask(maps.shape[-1], diameter_px / 2.0, EDGE_PX, maps.ndim - 1)
     return maps * inside.to(maps)
+
+
+def of_solvent(maps: Tensor, diameter_px: float, mask: Tensor | None) -> Tensor:
+    """Return maps that are flat in the solvent: beyond a diameter, or as a mask says."""
+    return flattened(maps, diameter_px) if mask is None else maps * mask.to(maps)
 
 
 def centre_shifts(maps: Tensor, most_px: float) -> Tensor:

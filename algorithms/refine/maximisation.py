@@ -9,25 +9,16 @@ import torch
 from torch import Tensor
 
 from algorithms.refine import masks, projector
-from algorithms.refine.projector import PAD, Plane
+from algorithms.refine.lookups import Accumulated, Tables, shell_means, shell_of_voxels
+from algorithms.refine.projector import Lattice
 from algorithms.refine.sizes import LEAST_SHELL
 from algorithms.refine.sums import Sums
-from algorithms.refine.tables import Tables, shell_means, shell_of_voxels
 from algorithms.refine.types import Model, Moments
 
-PD = float(PAD**2)
 # Of the shell's mean weight: less than this share counts as this share.
 LEAST_WEIGHT = 0.001
 FIRST_DECAY, SECOND_DECAY = 0.9, 0.999
 TINY = 1e-12
-
-
-@dataclass(frozen=True)
-class Accumulated:
-    """Sums of one half on the padded plane, Hermitian: `[K, voxels]`, data complex128."""
-
-    data: Tensor
-    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -49,22 +40,10 @@ def accumulated(sums: Sums, tables: Tables, *, residual: bool) -> list[Accumulat
     residual
         Subtract what the references explain (VDAM).
     """
-    slicer, plane = tables.fine.slicer, tables.reference.plane
-    shape = sums.data.shape[1:]
-    slices = tables.fine.slices.reshape(shape)
-    out = []
-    for data, weight in zip(sums.data, sums.weight, strict=True):
-        images = data - weight * slices if residual else data
-        out.append(
-            Accumulated(
-                projector.repaired(slicer.insert(images).to(torch.complex128), plane),
-                projector.repaired(slicer.insert(weight).double(), plane),
-            )
-        )
-    return out
+    return tables.fine.accumulated(sums, residual=residual)
 
 
-def spectra(weight: Tensor, tau2: Tensor, fudge: float, plane: Plane, shells: int) -> Spectra:
+def spectra(weight: Tensor, tau2: Tensor, fudge: float, plane: Lattice, shells: int) -> Spectra:
     """Return data over prior, noise of the reference and coverage from Fourier weights.
 
     Parameters
@@ -82,10 +61,10 @@ def spectra(weight: Tensor, tau2: Tensor, fudge: float, plane: Plane, shells: in
     """
     shell = shell_of_voxels(plane, weight.device, edge=True)
     shell = torch.where(shell < shells, shell, -1)
-    mean = shell_means(PD * weight, shell, shells)
+    mean = shell_means(plane.pd * weight, shell, shells)
     prior = torch.where(tau2 > 0.0, fudge * tau2, 0.0)
-    ratio = PD * weight * prior[:, shell.clamp(min=0)]
-    reached = torch.arange(shells, device=weight.device) <= plane.radius // PAD
+    ratio = plane.pd * weight * prior[:, shell.clamp(min=0)]
+    reached = torch.arange(shells, device=weight.device) <= plane.radius // plane.pad
     none = torch.zeros((), dtype=torch.float64, device=weight.device)
     return Spectra(
         ssnr=torch.where(reached, shell_means(ratio, shell, shells), none),
@@ -94,7 +73,7 @@ def spectra(weight: Tensor, tau2: Tensor, fudge: float, plane: Plane, shells: in
     )
 
 
-def reconstructed(sums: Accumulated, tau2: Tensor, fudge: float, plane: Plane, box: int) -> Tensor:
+def reconstructed(sums: Accumulated, tau2: Tensor, fudge: float, plane: Lattice) -> Tensor:
     """Return the maps that have the largest posterior probability, `[K, N, N]` float64.
 
     Parameters
@@ -103,33 +82,32 @@ def reconstructed(sums: Accumulated, tau2: Tensor, fudge: float, plane: Plane, b
         Data and weight.
     tau2, fudge
         Prior `[K, S]` and T.
-    plane, box
-        Of the voxels; N.
+    plane
+        Of the voxels.
     """
     device = sums.weight.device
     shell = shell_of_voxels(plane, device)
     weight = sums.weight.clone()
-    prior = 1.0 / (PD * fudge * tau2).clamp(min=1e-300)
+    prior = 1.0 / (plane.pd * fudge * tau2).clamp(min=1e-300)
     has_prior = (shell >= LEAST_SHELL) & (shell < tau2.shape[1])
     index = shell.clamp(0, tau2.shape[1] - 1)
     added = torch.where(
         tau2[:, index] > 0.0, prior[:, index], 1.0 / (0.001 * weight).clamp(min=1e-300)
     )
     weight = torch.where(has_prior, weight + added, weight)
-    floor = torch.floor(plane.distance(device) / PAD).long()
+    floor = torch.floor(plane.distance(device) / plane.pad).long()
     kept = plane.distance(device) <= plane.radius + 1e-4
     counted = torch.where(kept, floor, -1)
     means = shell_means(weight, counted, int(floor.max()) + 1)
     least = LEAST_WEIGHT * means[:, floor]
     values = sums.data / torch.maximum(weight, least).clamp(min=1e-300)
     values = torch.where(kept, values, torch.zeros((), dtype=values.dtype, device=device))
-    return projector.gridding(box, device) ** -1 * masks.edge_masked(_map(values, plane, box))
+    return plane.gridding(device) ** -1 * masks.edge_masked(_map(values, plane))
 
 
-def _map(values: Tensor, plane: Plane, box: int) -> Tensor:
-    size = PAD * box
-    whole = values.new_zeros((values.shape[0], size * (size // 2 + 1)))
-    return projector.map_of(projector.off_plane(values, plane, whole), box)
+def _map(values: Tensor, plane: Lattice) -> Tensor:
+    whole = plane.empty(values.shape[0], values)
+    return plane.map_of(projector.off_plane(values, plane, whole))
 
 
 # ---- VDAM
@@ -183,7 +161,7 @@ def gradient(
     direction = (moved[0] + moved[1]) / 2.0 / (torch.sqrt(spread) + TINY)
     direction = torch.where(inside, direction, torch.zeros((), dtype=g.dtype, device=device))
     noise = shell_means((moved[0] - moved[1]).abs(), shell, shells)
-    stored = 2 * box * (box + 1)
+    stored = moments.second.shape[1]
     return Gradient(direction, noise, (direction.abs() ** 2).sum(1) / stored)
 
 
@@ -205,7 +183,7 @@ def stepped(model: Model, found: Gradient, tables: Tables, fudge: float, step: T
     """
     plane, box = tables.reference.plane, model.box
     device = found.direction.device
-    transform = projector.padded_transform(model.references.to(device).double())
+    transform = plane.transform(model.references.to(device).double())
     values = projector.on_plane(transform, plane, within=False)
     shell = shell_of_voxels(plane, device)
     power = shell_means(values.abs(), shell, box // 2 + 1)
@@ -213,7 +191,7 @@ def stepped(model: Model, found: Gradient, tables: Tables, fudge: float, step: T
     share = (ratio / (1.0 + ratio)).clamp(0.0, 1.0)[:, shell.clamp(min=0)]
     moved = values + step[:, None] * (share * found.direction - (1.0 - share) * values)
     moved = torch.where(shell >= 0, moved, values)
-    out = projector.map_of(projector.off_plane(moved, plane, transform.clone()), box)
+    out = plane.map_of(projector.off_plane(moved, plane, transform.clone()))
     return masks.edge_masked(out)
 
 

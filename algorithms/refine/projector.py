@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +31,16 @@ class Plane:
 
     box: int
     radius: int
+
+    @property
+    def pad(self) -> int:
+        """Share of padding."""
+        return PAD
+
+    @property
+    def pd(self) -> float:
+        """Voxels for each one of an unpadded transform."""
+        return float(PAD**2)
 
     @property
     def width(self) -> int:
@@ -72,6 +83,44 @@ class Plane:
         x, y = self.coordinates(device)
         return torch.sqrt((x**2 + y**2).double())
 
+    def gridding(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return what linear interpolation does to a map, `[N, N]`."""
+        return gridding(self.box, device)
+
+    def transform(self, maps: Tensor) -> Tensor:
+        """Return padded transforms of maps, flattened: see `padded_transform`."""
+        return padded_transform(maps)
+
+    def map_of(self, transform: Tensor) -> Tensor:
+        """Undo `transform`."""
+        return map_of(transform, self.box)
+
+    def empty(self, k: int, like: Tensor) -> Tensor:
+        """Return `k` padded transforms of zeros."""
+        size = PAD * self.box
+        return like.new_zeros((k, size * (size // 2 + 1)))
+
+
+class Lattice(Protocol):
+    """Where references live in Fourier space, in two dimensions or three: see `Plane`."""
+
+    @property
+    def box(self) -> int: ...  # noqa: D102
+    @property
+    def radius(self) -> int: ...  # noqa: D102
+    @property
+    def pad(self) -> int: ...  # noqa: D102
+    @property
+    def pd(self) -> float: ...  # noqa: D102
+    @property
+    def n(self) -> int: ...  # noqa: D102
+    def flat(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]: ...  # noqa: D102
+    def distance(self, device: torch.device | str = "cpu") -> Tensor: ...  # noqa: D102
+    def gridding(self, device: torch.device | str = "cpu") -> Tensor: ...  # noqa: D102
+    def transform(self, maps: Tensor) -> Tensor: ...  # noqa: D102
+    def map_of(self, transform: Tensor) -> Tensor: ...  # noqa: D102
+    def empty(self, k: int, like: Tensor) -> Tensor: ...  # noqa: D102
+
 
 def gridding(box: int, device: torch.device | str = "cpu") -> Tensor:
     """Return sinc^2(|x| / (PAD N)), what linear interpolation does to a map: `[N, N]` float64."""
@@ -101,7 +150,7 @@ def map_of(transform: Tensor, box: int) -> Tensor:
     return whole[..., low : low + box, low : low + box]
 
 
-def on_plane(transform: Tensor, plane: Plane, *, within: bool = True) -> Tensor:
+def on_plane(transform: Tensor, plane: Lattice, *, within: bool = True) -> Tensor:
     """Return the values of padded transforms on a plane, `[K, n]`; 0 beyond the radius.
 
     Parameters
@@ -121,7 +170,7 @@ def on_plane(transform: Tensor, plane: Plane, *, within: bool = True) -> Tensor:
     return out
 
 
-def off_plane(values: Tensor, plane: Plane, out: Tensor) -> Tensor:
+def off_plane(values: Tensor, plane: Lattice, out: Tensor) -> Tensor:
     """Write values of a plane `[K, n]` into padded transforms `out`; return these."""
     voxels, index = plane.flat(values.device)
     out[:, index] = values[:, voxels]

@@ -113,13 +113,15 @@ class Run:
         subset = self._subset(number, random)
         size = len(subset)
         if number == 1 or number % 10 == 0 or self._is_last():
-            lookup = tables(model, options)
-            accuracies(Work(self.data, model, options, lookup), random)
+            self._measure(random)
 
         def told(done: int) -> None:
             self._tell(Progress(number, options.iterations, size, done))
 
-        sums = iteration.iterate(self.data, model, options, subset, self.device, told, self.shards)
+        only = self._only_class(number)
+        sums = iteration.iterate(
+            self.data, model, options, subset, self.device, told, self.shards, only
+        )
         verify(model, sums, size)
         resolution = model.box * model.pixel_A / model.resolution_shell
         self._tell(
@@ -129,6 +131,15 @@ class Run:
             self.write()
         self._keep()
         return sums
+
+    def _measure(self, random: np.random.Generator) -> None:
+        """Find how well poses can be known."""
+        lookup = tables(self.model, self.options)
+        accuracies(Work(self.data, self.model, self.options, lookup), random)
+
+    def _only_class(self, number: int) -> np.ndarray | None:
+        """Return the class that each particle is compared with; None: all."""
+        return None
 
     def writes(self, number: int, size: int) -> bool:
         """Tell whether an iteration's files are written."""
@@ -170,9 +181,12 @@ class Run:
         names = files.group_names(self._blocks["particles"])
         if self._before is not None:
             return self._continued(self._before, names)
-        self.model = start.start(self.data, self.options, self._sampling, names)
+        self.model = self._first_model(names)
         self.write()
         return self.model
+
+    def _first_model(self, names: list[str]) -> Model:
+        return start.start(self.data, self.options, self._sampling, names)
 
     def _continued(self, before: Before, names: list[str]) -> Model:
         """Return the model of another run's iteration."""

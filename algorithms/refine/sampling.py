@@ -32,6 +32,16 @@ class Grid:
     shifts_A: Tensor
     mirrored: bool = False
 
+    @property
+    def n(self) -> int:
+        """Number of rotations."""
+        return len(self.psi_deg)
+
+    def angles(self, rotations: Tensor) -> Tensor:
+        """Return rot, tilt and psi `[m, 3]` in degrees of some rotations."""
+        psi = self.psi_deg.to(rotations.device)[rotations]
+        return torch.stack([torch.zeros_like(psi), torch.zeros_like(psi), psi], dim=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -62,6 +72,11 @@ class Sampling:
     def n_psi(self) -> int:
         """Number of coarse rotations."""
         return max(1, math.ceil(360.0 / self.psi_step_deg - 1e-9))
+
+    @property
+    def angular_step(self) -> float:
+        """Step that the resolution of the first pass goes by, degrees."""
+        return self.psi_step
 
     @property
     def psi_step(self) -> float:

@@ -16,7 +16,9 @@ LEAST_OFFSET_A2 = 2.0
 SCALE_RANGE = 5.0
 
 
-def update(model: Model, sums: Sums, options: Options, mu: float) -> None:
+def update(
+    model: Model, sums: Sums, options: Options, mu: float, *, keeps_noise: bool = False
+) -> None:
     """Update a model's scalars and noise spectra.
 
     Parameters
@@ -29,6 +31,8 @@ def update(model: Model, sums: Sums, options: Options, mu: float) -> None:
         Whether norm and scale are corrected.
     mu
         Share of the old values that is kept.
+    keeps_noise
+        Whether the noise stays what it was.
     """
     total = float(sums.total)
     model.fractions = mu * model.fractions + (1.0 - mu) * sums.classes.cpu() / total
@@ -36,14 +40,28 @@ def update(model: Model, sums: Sums, options: Options, mu: float) -> None:
     square = float(sums.offset_square) / (2.0 * total)
     variance = mu * model.sigma_offset_A**2 + (1.0 - mu) * square
     model.sigma_offset_A = math.sqrt(max(variance, LEAST_OFFSET_A2))
-    # Divided by the weight of all classes: quirk 2.
-    offsets = sums.offsets.cpu() / total
-    model.prior_offset_A = mu * model.prior_offset_A + (1.0 - mu) * offsets
-    _noise(model, sums, mu)
+    if model.dim == 2:
+        # Divided by the weight of all classes: quirk 2.
+        offsets = sums.offsets.cpu() / total
+        model.prior_offset_A = mu * model.prior_offset_A + (1.0 - mu) * offsets
+    else:
+        _directions(model, sums, mu)
+    if not keeps_noise:
+        _noise(model, sums, mu)
     if options.norm:
         model.mean_norm = mu * model.mean_norm + (1.0 - mu) * float(sums.norm) / total
     model.log_likelihood = float(sums.log_likelihood)
     model.mean_pmax = float(sums.pmax) / total
+
+
+def _directions(model: Model, sums: Sums, mu: float) -> None:
+    """Update the shares of the directions; what was known of other directions is forgotten."""
+    shares = sums.directions if sums.directions.shape[1] > 1 else sums.classes[:, None]
+    found = shares.cpu() / float(sums.total)
+    before = model.pdf_direction
+    if before is None or before.shape != found.shape:
+        before = model.fractions[:, None].expand_as(found) / found.shape[1]
+    model.pdf_direction = mu * before + (1.0 - mu) * found
 
 
 def _noise(model: Model, sums: Sums, mu: float) -> None:

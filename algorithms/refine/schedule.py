@@ -6,6 +6,12 @@ Source: refinement.md section 4.1.
 import math
 from typing import NamedTuple
 
+# By the dimension of the references: the learning rate in the end, the most particles of a batch
+# in the beginning, and the share, the least and the most in the end.
+LAST_STEP = {2: 0.3, 3: 0.5}
+FIRST_MOST = {2: 10_000, 3: 5_000}
+LAST = {2: (0.05, 1_000, 100_000), 3: (0.1, 1_000, 50_000)}
+
 
 class Phases(NamedTuple):
     """Iterations of the first, middle and last phase."""
@@ -23,7 +29,7 @@ def phases(iterations: int, first: float = 0.3, last: float = 0.2) -> Phases:
     return Phases(ini, iterations - ini - fin, fin)
 
 
-def batch_size(iteration: float, iterations: int, n: int, n_classes: int) -> int:
+def batch_size(iteration: float, iterations: int, n: int, n_classes: int, dim: int = 2) -> int:
     """Return how many particles an iteration (from 1) takes; n: all of them.
 
     Parameters
@@ -34,9 +40,12 @@ def batch_size(iteration: float, iterations: int, n: int, n_classes: int) -> int
         Particles there are.
     n_classes
         With several, the last iteration takes all.
+    dim
+        Dimensions of the references; 3: of an initial model.
     """
-    first = int(min(max(0.005 * n, 200), 10_000))
-    last = int(min(max(0.05 * n, 1_000), 100_000))
+    share, least, most = LAST[dim]
+    first = int(min(max(0.005 * n, 200), FIRST_MOST[dim]))
+    last = int(min(max(share * n, least), most))
     ini, mid, _ = phases(iterations)
     if iteration >= iterations and n_classes > 1:
         return n

@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from algorithms.refine.expectation import Work, expectation
+from algorithms.refine.joining import WRITTEN as _FOUND
 from algorithms.refine.sums import Sums
 from algorithms.refine.tables import tables
 from algorithms.refine.types import DataSet, Model, Options, Particles, RefineError
@@ -31,8 +32,13 @@ from algorithms.refine.types import DataSet, Model, Options, Particles, RefineEr
 # A process that ends is noticed at once, by its connection; only a machine that vanishes is waited
 # for, and for longer than any iteration takes.
 PATIENCE = timedelta(hours=24)
-_TOLD = ("offset_A", "norm")  # what the E-step wants to know of a particle's past
-_FOUND = ("psi_deg", "offset_A", "classes", "norm", "log_likelihood", "pmax", "significant")
+_TOLD = (
+    "offset_A",
+    "norm",
+    "rot_deg",
+    "tilt_deg",
+    "psi_deg",
+)  # what the E-step wants to know of a particle's past
 
 
 class _Agreed(RefineError):
@@ -48,6 +54,7 @@ class _Given:
     options: Options
     subset: np.ndarray
     told: dict[str, np.ndarray]
+    only_class: np.ndarray | None
 
 
 class Shards:
@@ -91,7 +98,14 @@ class Shards:
 
     # ---- rank 0
 
-    def begin(self, data: DataSet, model: Model, options: Options, subset: np.ndarray) -> None:
+    def begin(
+        self,
+        data: DataSet,
+        model: Model,
+        options: Options,
+        subset: np.ndarray,
+        only_class: np.ndarray | None = None,
+    ) -> None:
         """Give all processes what an iteration begins with.
 
         Raises
@@ -105,8 +119,9 @@ class Shards:
         )
         self._known = (data, len(data))
         given = _Given(
-            None if is_known else data, replace(model, moments=None), options, subset, told
-        )
+            None if is_known else data, replace(model, moments=None), options, subset, told,
+            only_class,
+        )  # fmt: skip
         with self._connected():
             dist.broadcast_object_list([given], src=0)
 
@@ -163,7 +178,7 @@ class Shards:
                 getattr(data.particles, name)[given.subset] = values
             lookup = tables(given.model, given.options, self.device)
             try:
-                work = Work(data, given.model, given.options, lookup, self.device)
+                work = Work(data, given.model, given.options, lookup, self.device, given.only_class)
                 self.expectation(work, given.subset)
             except _Agreed:
                 return  # rank 0 says it

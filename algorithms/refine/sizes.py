@@ -11,7 +11,7 @@ from algorithms.refine.types import Model, Options
 
 LEAST_SHELL = 5
 INCREMENT = 10
-_COARSE = 1.5  # of the coarse pass, for references in 2D
+_COARSE = {2: 1.5, 3: 1.2}  # of the coarse pass, by the dimension of the references
 
 
 def resolution_shell(ssnr: Tensor) -> int:
@@ -26,6 +26,8 @@ def resolution_shell(ssnr: Tensor) -> int:
 
 def current_size(model: Model) -> int:
     """Return the edge of the window for the next iteration, px."""
+    if model.window:
+        return model.window
     box, increment = model.box, INCREMENT
     if model.mean_pmax > 0.1 and model.has_high_fsc:
         increment = round(0.25 * box / 2)
@@ -37,8 +39,8 @@ def coarse_size(model: Model, options: Options, size: int) -> int:
     edge_A = model.box * model.pixel_A
     if options.strict_highres_A > 0.0:
         return min(2 * round(edge_A / options.strict_highres_A), size)
-    step = model.sampling.psi_step / 360.0
-    resolution = step * math.pi * options.particle_diameter_A / _COARSE
+    step = model.sampling.angular_step / 360.0
+    resolution = step * math.pi * options.particle_diameter_A / _COARSE[model.dim]
     return min(2 * math.ceil(edge_A / resolution), size)
 
 

@@ -15,6 +15,8 @@ from algorithms.refine.geometry import disc, from_fourier, to_fourier
 from algorithms.refine.images import Preparer, check_images, ctf_values
 from algorithms.refine.sampling import Sampling
 from algorithms.refine.sizes import first_filter_A
+from algorithms.refine.space import denovo, filters
+from algorithms.refine.space.sampling import Sampling3D
 from algorithms.refine.types import DataSet, Model, Moments, Options, RefineError
 
 # So many particles of an optics group tell its noise.
@@ -48,12 +50,12 @@ def start(data: DataSet, options: Options, sampling: Sampling, group_names: list
     shells = box // 2 + 1
     random = np.random.default_rng(options.seed)
     order = random.permutation(len(data))
-    noise = _noise(data, options, order)
-    averages = _averages(data, options, order[: NOISE_PARTICLES * len(data.optics)], noise, random)
-    references = _blobs(averages, options.particle_diameter_A / data.pixel_A, random)
+    noise = first_noise(data, options, order)
+    some = order[: NOISE_PARTICLES * len(data.optics)]
+    dim = 3 if isinstance(sampling, Sampling3D) else 2
     filter_A = options.ini_high_A or first_filter_A(box, data.pixel_A)
-    references = low_passed(references, data.pixel_A, filter_A)
-    references = masks.flattened(references, options.particle_diameter_A / data.pixel_A)
+    references = _first_maps(data, options, some, noise, random, dim, filter_A)
+    pad = options.pad if dim == 3 else 2
     zeros = torch.zeros((k, shells), dtype=torch.float64)
     return Model(
         pixel_A=data.pixel_A,
@@ -75,9 +77,31 @@ def start(data: DataSet, options: Options, sampling: Sampling, group_names: list
         orientability=zeros.clone(),
         sampling=sampling,
         tau2_fudge=options.tau2_fudge,
-        moments=Moments.start(k, box) if options.gradient else None,
+        moments=Moments.start(k, box, pad, dim) if options.gradient else None,
         group_names=group_names,
+        pad=pad,
     )
+
+
+def _first_maps(
+    data: DataSet,
+    options: Options,
+    order: np.ndarray,
+    noise: Tensor,
+    random: np.random.Generator,
+    dim: int,
+    filter_A: float,
+) -> Tensor:
+    """Return blobs as bright as averages of particles, low-passed and within the particle."""
+    diameter_px = options.particle_diameter_A / data.pixel_A
+    if dim == 3:
+        maps = denovo.averages(data, options, order, noise, random)
+        maps = denovo.blobs(maps, diameter_px, random)
+        maps = filters.low_passed(maps, data.pixel_A, filter_A)
+    else:
+        maps = _averages(data, options, order, noise, random)
+        maps = low_passed(_blobs(maps, diameter_px, random), data.pixel_A, filter_A)
+    return masks.flattened(maps, diameter_px)
 
 
 def low_passed(maps: Tensor, pixel_A: float, resolution_A: float) -> Tensor:
@@ -97,7 +121,7 @@ def low_passed(maps: Tensor, pixel_A: float, resolution_A: float) -> Tensor:
     return from_fourier(filtered, box)
 
 
-def _noise(data: DataSet, options: Options, order: np.ndarray) -> Tensor:
+def first_noise(data: DataSet, options: Options, order: np.ndarray) -> Tensor:
     """Return sigma^2 of each optics group: power of the images without that of their mean."""
     box = data.images.box
     whole = disc(box, box)

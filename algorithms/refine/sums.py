@@ -17,9 +17,11 @@ class Sums:
     ----------
     data, weight
         `[H, K, f, Q]` for H halves of the particles, complex and real, at the inner pixels of
-        every fine rotation.
+        every fine rotation; in three dimensions `[H, K, voxels]`, float64.
     classes
         Weight of each class `[K]`.
+    directions
+        3D: of each class and direction, `[K, D]`.
     offsets
         Weighted offsets of each class (x, y) in A, `[K, 2]`.
     offset_square
@@ -41,6 +43,7 @@ class Sums:
     data: Tensor
     weight: Tensor
     classes: Tensor
+    directions: Tensor
     offsets: Tensor
     offset_square: Tensor
     noise: Tensor
@@ -56,26 +59,27 @@ class Sums:
     @classmethod
     def empty(
         cls,
-        halves: int,
-        n_classes: int,
-        rotations: int,
-        pixels: int,
+        images: tuple[int, ...],
+        n_directions: int,
         optics: int,
         groups: int,
         shells: int,
         like: Tensor,
     ) -> "Sums":
-        """Return sums of nothing; those of images have the type of `like`, all its device."""
-        device = like.device
+        """Return sums of nothing; those of images have the type of `like`, all its device.
+
+        `images` is `[H, K, ...]`.
+        """
+        device, n_classes = like.device, images[1]
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
 
-        images = (halves, n_classes, rotations, pixels)
         return cls(
             data=torch.zeros(images, dtype=like.dtype.to_complex(), device=device),
             weight=torch.zeros(images, dtype=like.dtype, device=device),
             classes=zeros(n_classes),
+            directions=zeros(n_classes, n_directions),
             offsets=zeros(n_classes, 2),
             offset_square=zeros(1),
             noise=zeros(optics, shells),

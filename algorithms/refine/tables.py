@@ -3,109 +3,112 @@
 Source: refinement.md sections 1.4, 2.3 and 9.1.
 """
 
+import sys
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from algorithms.refine import projector
-from algorithms.refine.geometry import EDGE, Disc, disc
-from algorithms.refine.projector import Plane, Slicer
-from algorithms.refine.sampling import Grid, Turns, phases
+from algorithms.refine.geometry import Disc, disc
+from algorithms.refine.lookups import (
+    Accumulated,
+    CoarseTables,
+    FineTables,
+    Reference,
+    Store,
+    Tables,
+    shell_means,
+    shell_of_voxels,
+)
+from algorithms.refine.projector import Lattice, Plane, Slicer
+from algorithms.refine.sampling import Turns, phases
 from algorithms.refine.sizes import coarse_size, current_size
+from algorithms.refine.space import tables as space
+from algorithms.refine.space.volume import Space
+from algorithms.refine.sums import Sums
 from algorithms.refine.types import Model, Options
 
-
-@dataclass(frozen=True)
-class Reference:
-    """References as the projector sees them.
-
-    Parameters
-    ----------
-    plane
-        Where they have values.
-    values
-        `[K, voxels]` complex, gridding corrected: slices are cut from these.
-    tau2
-        Their power on each shell, `[K, S]` float64: the prior.
-    """
-
-    plane: Plane
-    values: Tensor
-    tau2: Tensor
+__all__ = ["CoarseTables", "FineTables", "Reference", "Tables", "reference_of", "tables"]
 
 
 @dataclass(frozen=True)
-class CoarseTables:
-    """The first pass.
+class FlatTables(FineTables):
+    """The second pass in two dimensions, where all slices of an iteration fit into memory.
 
     Parameters
     ----------
-    pixels
-        Without the origin, inside of the circle.
-    take
-        Where they are among the pixels of the fine disc.
-    grid
-        Rotations and shifts.
-    real, imaginary
-        Slices `[K h, P]`; h rotations: half of them where `grid.mirrored`.
-    power
-        |V|^2 `[K h, P]`.
-    phases
-        `[t, P]` complex64.
-    """
-
-    pixels: Disc
-    take: Tensor
-    grid: Grid
-    real: Tensor
-    imaginary: Tensor
-    power: Tensor
-    phases: Tensor
-
-    @property
-    def n_psi(self) -> int:
-        """Rotations in the tables."""
-        return len(self.grid.psi_deg) // (2 if self.grid.mirrored else 1)
-
-
-@dataclass(frozen=True)
-class FineTables:
-    """The second pass.
-
-    Parameters
-    ----------
-    pixels
-        All pixels of the window, the origin included.
-    inner
-        Where those inside of the circle are among them, `[Q]`.
-    grid
-        Rotations and shifts; `children` rotations of each coarse one follow each other.
     slices
-        `[K f, Q]` complex64.
+        `[K f, Q]` complex64; `children` rotations of each coarse one follow each other.
     phases
         Interleaved exp(-2 pi i j.t / N) of the inner pixels, `[t, 2 Q]`.
-    turns
-        The same, for products.
+    slicer
+        What they are cut with.
+    plane
+        What they are cut from.
     """
 
-    pixels: Disc
-    inner: Tensor
-    grid: Grid
     slices: Tensor
     phases: Tensor
-    turns: Turns
     slicer: Slicer
+    plane: Plane
+
+    def images(self, n_classes: int) -> tuple[int, ...]:
+        """Return the shape of what images are added up to: one for each slice."""
+        return (n_classes, self.grid.n, len(self.inner))
+
+    def store(self, sums: Sums, options: Options) -> Store:
+        """Return all slices, and the sums themselves."""
+        return Whole(self.slices, self.grid.n, sums)
+
+    def accumulated(self, sums: Sums, *, residual: bool) -> list[Accumulated]:
+        """Return each half's sums on the padded plane."""
+        slices = self.slices.reshape(sums.data.shape[1:])
+        out = []
+        for data, weight in zip(sums.data, sums.weight, strict=True):
+            images = data - weight * slices if residual else data
+            out.append(
+                Accumulated(
+                    projector.repaired(self.slicer.insert(images).to(torch.complex128), self.plane),
+                    projector.repaired(self.slicer.insert(weight).double(), self.plane),
+                )
+            )
+        return out
 
 
-@dataclass(frozen=True)
-class Tables:
-    """All of an iteration."""
+class Whole:
+    """All slices, and sums for each of them: a `Store`.
 
-    reference: Reference
-    coarse: CoarseTables
-    fine: FineTables
-    size: int
+    Parameters
+    ----------
+    slices
+        `[K n, Q]`.
+    n
+        Rotations.
+    sums
+        Are added to.
+    """
+
+    def __init__(self, slices: Tensor, n: int, sums: Sums):
+        self.slices, self._n = slices, n
+        self._data = sums.data.view(-1, slices.shape[1])
+        self._weight = sums.weight.view(-1, slices.shape[1])
+
+    @property
+    def most(self) -> int:
+        """All slices are there."""
+        return sys.maxsize
+
+    def rows(self, klass: Tensor, rotation: Tensor) -> Tensor:
+        """Return the rows of slices."""
+        return klass * self._n + rotation
+
+    def sinks(self, half: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the sums, and the rows to add to."""
+        return self._data, self._weight, half * len(self.slices) + row
+
+    def finish(self) -> None:
+        """Do nothing: all is in the sums."""
 
 
 def reference_of(model: Model, size: int, device: torch.device | str = "cpu") -> Reference:
@@ -118,9 +121,11 @@ def reference_of(model: Model, size: int, device: torch.device | str = "cpu") ->
     size
         Edge of the window, px.
     """
-    plane = Plane(model.box, projector.PAD * size // 2)
+    plane: Lattice = Plane(model.box, projector.PAD * size // 2)
+    if model.dim == 3:
+        plane = Space(model.box, model.pad * size // 2, model.pad)
     maps = model.references.to(device).double()
-    transform = projector.padded_transform(maps / projector.gridding(model.box, device))
+    transform = plane.transform(maps / plane.gridding(device))
     values = projector.on_plane(transform, plane)
     return Reference(plane, values, _spectrum(values, plane, model.box // 2 + 1))
 
@@ -129,6 +134,8 @@ def tables(model: Model, options: Options, device: torch.device | str = "cpu") -
     """Return the tables of the next iteration."""
     size = current_size(model)
     reference = reference_of(model, size, device)
+    if model.dim == 3:
+        return space.tables(model, options, reference, size, device)
     pixels = disc(model.box, size)
     fine = _fine(model, reference, pixels, options.real, device)
     narrow = coarse_size(model, options, size)
@@ -136,33 +143,7 @@ def tables(model: Model, options: Options, device: torch.device | str = "cpu") -
     return Tables(reference, coarse, fine, size)
 
 
-def shell_of_voxels(
-    plane: Plane, device: torch.device | str = "cpu", *, edge: bool = False
-) -> Tensor:
-    """Return the shell of each voxel, -1 beyond the radius: int64 `[voxels]`.
-
-    Parameters
-    ----------
-    plane
-        Of the voxels.
-    edge
-        Whether voxels exactly on the circle belong to the last shell.
-    """
-    r = plane.distance(device)
-    shell = torch.floor(r / projector.PAD + 0.5).long()
-    return torch.where(r < plane.radius + (EDGE if edge else -EDGE), shell, -1)
-
-
-def shell_means(values: Tensor, shell: Tensor, shells: int) -> Tensor:
-    """Average real `[K, voxels]` over the voxels of each shell: `[K, shells]` float64."""
-    inside = shell >= 0
-    counts = torch.bincount(shell[inside], minlength=shells).double()
-    sums = values.new_zeros((values.shape[0], shells), dtype=torch.float64)
-    sums.index_add_(1, shell[inside], values[:, inside].double())
-    return sums / counts.clamp(min=1.0)
-
-
-def _spectrum(values: Tensor, plane: Plane, shells: int) -> Tensor:
+def _spectrum(values: Tensor, plane: Lattice, shells: int) -> Tensor:
     """Return mean |V|^2 / 2 of each shell, over the half plane as it is stored."""
     shell = shell_of_voxels(plane, values.device, edge=True)
     shell = torch.where(shell < shells, shell, -1)
@@ -179,6 +160,7 @@ def _coarse(
 ) -> CoarseTables:
     pixels = disc(model.box, size).inner()
     pixels = pixels.take(pixels.shell > 0)
+    assert isinstance(reference.plane, Plane)  # noqa: S101
     grid = model.sampling.coarse()
     where = torch.zeros(model.box * (model.box // 2 + 1), dtype=torch.int64)
     where[fine.flat.cpu()] = torch.arange(fine.n)
@@ -207,19 +189,21 @@ def _fine(
     pixels: Disc,
     dtype: torch.dtype,
     device: torch.device | str,
-) -> FineTables:
+) -> FlatTables:
+    assert isinstance(reference.plane, Plane)  # noqa: S101
     grid = model.sampling.fine()
     within = pixels.jx**2 + pixels.jy**2 <= (pixels.size / 2) ** 2 + 1e-4
     inner = pixels.take(within)
     slicer = Slicer(inner, grid.psi_deg, reference.plane, dtype, device)
     slices = slicer.slices(reference.values.to(dtype.to_complex())).reshape(-1, inner.n)
     shifts = grid.shifts_A.to(device) / model.pixel_A
-    return FineTables(
+    return FlatTables(
         pixels.to(device),
         torch.nonzero(within)[:, 0].to(device),
         grid,
+        Turns.of(inner.jx.to(device), inner.jy.to(device), shifts, model.box, dtype),
         slices,
         phases(inner.jx.to(device), inner.jy.to(device), shifts, model.box, dtype),
-        Turns.of(inner.jx.to(device), inner.jy.to(device), shifts, model.box, dtype),
         slicer,
+        reference.plane,
     )

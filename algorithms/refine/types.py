@@ -59,6 +59,17 @@ class Options:
         Particles in one matrix product.
     memory_bytes
         Of the largest temporary arrays, about.
+    pad
+        3D: padding of the references' transforms, 1 or 2 [--pad].
+    symmetry
+        3D: point group of the references [--sym].
+    first_cc
+        3D: the first iteration goes by correlation, with one pose for each particle; its result is
+        filtered at `ini_high_A` [--firstiter_cc].
+    skip_align
+        3D: the poses of the particles are taken as they are [--skip_align].
+    resize_reference
+        3D: a first map, or mask, of another box or pixel size is made to fit [--trust_ref_size].
     exact_offset_prior
         Offsets of the prior in A throughout; False does as RELION does (quirk 1).
     double
@@ -89,6 +100,11 @@ class Options:
     seed: int = 0
     batch: int = 256
     memory_bytes: int = 1 << 28
+    pad: int = 2
+    symmetry: str = "C1"
+    first_cc: bool = False
+    skip_align: bool = False
+    resize_reference: bool = False
     exact_offset_prior: bool = False
     double: bool = False
     coarse_precision: str = "medium"
@@ -105,21 +121,28 @@ class Options:
             return self.max_significants
         return 5 * self.n_classes if self.gradient else 0
 
+    def cap_in(self, dim: int) -> int:
+        """Significant poses at most for references of 2 or 3 dimensions."""
+        more = dim == 3 and self.gradient and self.max_significants <= 0
+        return 100 * self.n_classes if more else self.cap
+
 
 @dataclass(kw_only=True)
 class Moments:
-    """VDAM's moments on the padded transform `[K, PAD N * (PAD N / 2 + 1)]`.
+    """VDAM's moments on the padded transform, flattened `[K, ...]`.
 
-    `first` is complex `[2, K, ...]`, one for each half of the particles; `second` is real.
+    `first` is complex `[2, K, ...]`, one for each half of the particles; `second` is real. In two
+    dimensions the transform is `[PAD N, PAD N / 2 + 1]`, in three `[pad N, pad N, pad N / 2 + 1]`.
     """
 
     first: Tensor
     second: Tensor
 
     @classmethod
-    def start(cls, n_classes: int, box: int) -> "Moments":
+    def start(cls, n_classes: int, box: int, pad: int = 2, dim: int = 2) -> "Moments":
         """Return the moments before the first step."""
-        n = 2 * box * (box + 1)
+        size = pad * box
+        n = size ** (dim - 1) * (size // 2 + 1)
         return cls(
             first=torch.zeros((2, n_classes, n), dtype=torch.complex64),
             second=torch.ones((n_classes, n), dtype=torch.float32),
@@ -135,7 +158,7 @@ class Model:
     pixel_A
         Pixel size, A.
     references
-        `[K, N, N]` float32.
+        `[K, N, N]` float32; in three dimensions `[K, N, N, N]`.
     fractions
         Share of the particles in each class `[K]` float64.
     prior_offset_A
@@ -159,8 +182,22 @@ class Model:
         Of each class `[K]`.
     orientability
         Spectrum of what tells orientations apart, `[K, S]`.
+    pdf_direction
+        3D: share of the particles in each class and direction of the coarse grid, `[K, D]` float64;
+        None before it is known: all the same.
+    solvent_mask
+        3D: what references are multiplied with, `[N, N, N]` float32; None: a sphere.
+    pad
+        Padding of the references' transforms.
     place
         Where on VDAM's schedule the run is; 0: at the number of the iteration.
+    window
+        Edge of the window of the next iteration where a run decides on it, px; 0: it follows from
+        the resolution.
+    fsc
+        Correlation of the halves of the particles `[S]`, where there are such.
+    no_gain, moved_A
+        Initial model: iterations since the resolution grew, and by how much offsets changed.
     """
 
     pixel_A: float
@@ -183,6 +220,8 @@ class Model:
     sampling: Sampling
     iteration: int = 0
     place: float = 0.0
+    window: int = 0
+    fsc: Tensor | None = None
     tau2_fudge: float = 2.0
     step_size: float = 0.0
     log_likelihood: float = 0.0
@@ -190,6 +229,16 @@ class Model:
     has_high_fsc: bool = False
     moments: Moments | None = None
     group_names: list[str] = field(default_factory=list)
+    pdf_direction: Tensor | None = None
+    solvent_mask: Tensor | None = None
+    pad: int = 2
+    no_gain: int = 0
+    moved_A: float = 999.0
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of the references: 2 or 3."""
+        return self.references.ndim - 1
 
     @property
     def box(self) -> int:
@@ -225,6 +274,13 @@ class Particles:
     phase_shift_deg: np.ndarray
     bfactor_A2: np.ndarray
     ctf_scale: np.ndarray
+    rot_deg: np.ndarray = field(default_factory=lambda: np.zeros(0))  # 0 where there are none
+    tilt_deg: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        """Two-dimensional sets have no directions."""
+        if not len(self.rot_deg):
+            self.rot_deg, self.tilt_deg = (np.zeros(len(self.psi_deg)) for _ in range(2))
 
     def __len__(self) -> int:
         return len(self.psi_deg)

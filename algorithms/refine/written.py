@@ -16,13 +16,15 @@ from algorithms.formats import mrc, star
 from algorithms.formats.atomic import atomic_write
 from algorithms.formats.star import Table
 from algorithms.refine import schedule
+from algorithms.refine.space import written as space
+from algorithms.refine.space.sampling import Sampling3D
 from algorithms.refine.types import DataSet, Model, Options, Particles
 
 # Labels of the particles' table that an iteration sets, and how they are printed.
 _SET = {
     "rlnGroupNumber": ("%d", lambda p: p.group + 1),
-    "rlnAngleRot": ("%.6f", lambda p: np.zeros(len(p))),
-    "rlnAngleTilt": ("%.6f", lambda p: np.zeros(len(p))),
+    "rlnAngleRot": ("%.6f", lambda p: p.rot_deg),
+    "rlnAngleTilt": ("%.6f", lambda p: p.tilt_deg),
     "rlnAnglePsi": ("%.6f", lambda p: p.psi_deg),
     "rlnOriginXAngst": ("%.6f", lambda p: p.offset_A[:, 0]),
     "rlnOriginYAngst": ("%.6f", lambda p: p.offset_A[:, 1]),
@@ -50,16 +52,26 @@ def write_iteration(
     data, model, options
         What is known, and how it was made.
     """
-    write_stack(root.with_name(f"{root.name}_classes.mrcs"), model.references, model.pixel_A)
-    if model.moments is not None:
+    write_references(root, model)
+    if model.moments is not None and model.dim == 2:
         first, second = model.moments.first, model.moments.second
         flat = first.reshape(-1, first.shape[-1])
         _write_moments(root.with_name(f"{root.name}_1moment.mrcs"), flat, model)
         _write_moments(root.with_name(f"{root.name}_2moment.mrcs"), second.to(flat.dtype), model)
+    elif model.moments is not None:
+        space.write_moments(root, model)
     _save(root, "data", data_blocks(blocks, data.particles))
     _save(root, "model", model_blocks(name, model, data))
-    _save(root, "sampling", {"sampling_general": _list(_sampling(model))})
-    _save(root, "optimiser", {"optimiser_general": _list(optimiser(name, model, options))})
+    _save(root, "sampling", sampling_blocks(model))
+    _save(root, "optimiser", {"optimiser_general": as_list(optimiser(name, model, options))})
+
+
+def write_references(root: Path, model: Model) -> None:
+    """Write the references: a stack, or a file for each volume."""
+    if model.dim == 3:
+        space.write_maps(root, model)
+    else:
+        write_stack(root.with_name(f"{root.name}_classes.mrcs"), model.references, model.pixel_A)
 
 
 def write_stack(path: Path, images: Tensor, pixel_A: float) -> None:
@@ -79,7 +91,7 @@ def data_blocks(blocks: dict[str, Table], particles: Particles) -> dict[str, Tab
 def model_blocks(name: str, model: Model, data: DataSet) -> dict[str, Table]:
     """Return the blocks of `_model.star`."""
     out = {
-        "model_general": _list(_general(model)),
+        "model_general": as_list(_general(model)),
         "model_classes": _classes(name, model),
     }
     shells = np.arange(model.box // 2 + 1)
@@ -110,6 +122,8 @@ def model_blocks(name: str, model: Model, data: DataSet) -> dict[str, Table]:
             rlnResolution=frequency[known],
             rlnSigma2Noise=noise.numpy()[known],
         )
+    for k, shares in enumerate(space.direction_shares(model) if model.dim == 3 else []):
+        out[f"model_pdf_orient_class_{k + 1}"] = _loop(rlnOrientationDistribution=shares)
     return out
 
 
@@ -124,13 +138,14 @@ def estimated_resolution_A(model: Model) -> np.ndarray:
 
 
 def _general(model: Model) -> dict[str, object]:
+    sigma = float(getattr(model.sampling, "sigma_deg", 0.0))
     return {
-        "rlnReferenceDimensionality": 2,
+        "rlnReferenceDimensionality": model.dim,
         "rlnDataDimensionality": 2,
         "rlnOriginalImageSize": model.box,
         "rlnCurrentResolution": model.box * model.pixel_A / model.resolution_shell,
         "rlnCurrentImageSize": model.current_size,
-        "rlnPaddingFactor": 2.0,
+        "rlnPaddingFactor": float(model.pad),
         "rlnIsHelix": 0,
         "rlnFourierSpaceInterpolator": 1,
         "rlnMinRadiusNnInterpolation": 10,
@@ -142,10 +157,10 @@ def _general(model: Model) -> dict[str, object]:
         "rlnTau2FudgeFactor": model.tau2_fudge,
         "rlnNormCorrectionAverage": model.mean_norm,
         "rlnSigmaOffsetsAngst": model.sigma_offset_A,
-        "rlnOrientationalPriorMode": 0,
-        "rlnSigmaPriorRotAngle": 0.0,
-        "rlnSigmaPriorTiltAngle": 0.0,
-        "rlnSigmaPriorPsiAngle": 0.0,
+        "rlnOrientationalPriorMode": int(sigma > 0.0),
+        "rlnSigmaPriorRotAngle": sigma,
+        "rlnSigmaPriorTiltAngle": sigma,
+        "rlnSigmaPriorPsiAngle": sigma,
         "rlnLogLikelihood": model.log_likelihood,
         "rlnAveragePmax": model.mean_pmax,
     }
@@ -154,42 +169,59 @@ def _general(model: Model) -> dict[str, object]:
 def _classes(name: str, model: Model) -> Table:
     numbers = range(1, model.n_classes + 1)
     moments: dict[str, object] = {}
+    is_space, k = model.dim == 3, model.n_classes
     if model.moments is not None:
         for part, label in ((1, "rlnGradMoment1"), (2, "rlnGradMoment2")):
-            moments[label] = [f"{n:08d}@{name}_{part}moment.mrcs" for n in numbers]
+            stack = [f"{n:08d}@{name}_{part}moment.mrcs" for n in numbers]
+            moments[label] = space.moment_names(name, part, k) if is_space else stack
+    prior = {} if is_space else {
+        "rlnClassPriorOffsetX": model.prior_offset_A[:, 0],
+        "rlnClassPriorOffsetY": model.prior_offset_A[:, 1],
+    }  # fmt: skip
+    images = [f"{n:08d}@{name}_classes.mrcs" for n in numbers]
     shells = np.arange(model.box // 2 + 1)
     resolution = estimated_resolution_A(model)
     inside = shells[None, :] <= model.box * model.pixel_A / resolution[:, None]
     counts = model.shell_counts().numpy() * inside
     complete = (model.coverage.numpy() * counts).sum(1) / counts.sum(1)
     return _loop(
-        rlnReferenceImage=[f"{n:08d}@{name}_classes.mrcs" for n in numbers],
+        rlnReferenceImage=space.map_names(name, k) if is_space else images,
         **moments,
         rlnClassDistribution=model.fractions,
         rlnAccuracyRotations=model.accuracy_deg,
         rlnAccuracyTranslationsAngst=model.accuracy_A,
         rlnEstimatedResolution=resolution,
         rlnOverallFourierCompleteness=complete,
-        rlnClassPriorOffsetX=model.prior_offset_A[:, 0],
-        rlnClassPriorOffsetY=model.prior_offset_A[:, 1],
+        **prior,
     )
+
+
+def sampling_blocks(model: Model) -> dict[str, Table]:
+    """Return the blocks of `_sampling.star`."""
+    blocks = {"sampling_general": as_list(_sampling(model))}
+    if isinstance(model.sampling, Sampling3D):
+        rot, tilt = space.directions_of(model.sampling)
+        blocks["sampling_directions"] = _loop(rlnAngleRot=rot, rlnAngleTilt=tilt)
+    return blocks
 
 
 def _sampling(model: Model) -> dict[str, object]:
     sampling = model.sampling
+    kind = space.sampling_of(sampling) if isinstance(sampling, Sampling3D) else {
+        "rlnIs3DSampling": 0, "rlnIs3DTranslationalSampling": 0,
+    }  # fmt: skip
     steps = {
         "rlnPsiStep": sampling.psi_step,
         "rlnOffsetRange": sampling.offset_range_A,
         "rlnOffsetStep": sampling.offset_step_A,
     }
     return {
-        "rlnIs3DSampling": 0,
-        "rlnIs3DTranslationalSampling": 0,
+        **kind,
         **steps,
         "rlnHelicalOffsetStep": -1.0,
         "rlnSamplingPerturbInstance": sampling.perturbation,
         "rlnSamplingPerturbFactor": sampling.factor,
-        "rlnHealpixOrderOriginal": 2,
+        "rlnHealpixOrderOriginal": kind.get("rlnHealpixOrder", 2),
         **{f"{label}Original": value for label, value in steps.items()},
     }
 
@@ -275,6 +307,7 @@ def optimiser(name: str, model: Model, options: Options) -> dict[str, object]:
         "rlnDoCorrectScale": int(options.scale),
         "rlnDoCorrectCtf": int(options.ctf),
         "rlnDoCenterClasses": int(options.center_classes),
+        "rlnDoSkipAlign": int(options.skip_align),
         **_gradient(model, options),
     }
 
@@ -322,7 +355,8 @@ def _save(root: Path, part: str, blocks: dict[str, Table]) -> None:
     atomic_write(root.with_name(f"{root.name}_{part}.star"), star.dumps(blocks).encode())
 
 
-def _list(values: dict[str, object]) -> Table:
+def as_list(values: dict[str, object]) -> Table:
+    """Return a table of one row, one label in each line."""
     return Table({label: [_text(value)] for label, value in values.items()}, loop=False)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
+from rich.status import Status
 
 from tests.bench import (
     classify,
@@ -29,6 +30,7 @@ from tests.bench import (
     scan,
     schemes,
     star,
+    threed,
     throughput,
 )
 from tests.bench import (
@@ -37,6 +39,7 @@ from tests.bench import (
 from tests.bench.figures import Bench, Section
 from tests.bench.processes import work_like_a_worker
 
+LOGGED_EVERY_S = 10.0
 BENCHES: dict[str, tuple[Callable[[Bench], None], str]] = {
     "live": (live.run, "latency of each stage while a microscope writes"),
     "throughput": (throughput.run, "movies per second through a back-log"),
@@ -46,6 +49,7 @@ BENCHES: dict[str, tuple[Callable[[Bench], None], str]] = {
     "pick": (pick.run, "picking in one micrograph on one thread"),
     "extract": (extract.run, "extraction from one micrograph on one thread"),
     "classify": (classify.run, "2D classification of particles of 72 px in 50 classes"),
+    "threed": (threed.run, "3D classification of 500 particles of 64 px"),
     "journal": (journal.run, "commits, replay and delivery of events"),
     "star": (star.run, "100,000 rows of 16 columns"),
     "parse": (parse.run, "metadata of exposures, in this process and through the parser child"),
@@ -89,12 +93,7 @@ def _run(names: list[str], folder: Path, full: bool, out: Path | None) -> None:
             sections.append(Section(name=name, title=title))
             head = f"[{place}/{len(names)}] {name}"
             with console.status(head) as status:
-                bench = _bench(
-                    sections[-1],
-                    folder,
-                    full,
-                    lambda t, s=status, h=head: s.update(f"{h}: {t}" if t else h),
-                )
+                bench = _bench(sections[-1], folder, full, _teller(console, status, head))
                 start = time.monotonic()
                 function(bench)
                 sections[-1].took_s = time.monotonic() - start
@@ -106,6 +105,22 @@ def _run(names: list[str], folder: Path, full: bool, out: Path | None) -> None:
         if out is not None:
             content = {"machine": facts, "benches": [s.as_json() for s in sections]}
             out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _teller(console: Console, status: Status, head: str) -> Callable[[str], None]:
+    """Return what shows how far a benchmark is: in one line, or in a log every ten seconds."""
+    shown = time.monotonic()
+
+    def tell(text: str) -> None:
+        nonlocal shown
+        line = f"{head}: {text}" if text else head
+        if console.is_terminal:
+            status.update(line)
+        elif time.monotonic() - shown >= LOGGED_EVERY_S:
+            shown = time.monotonic()
+            console.print(line)
+
+    return tell
 
 
 def _bench(section: Section, folder: Path, full: bool, progress: Callable[[str], None]) -> Bench:

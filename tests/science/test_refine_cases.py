@@ -292,12 +292,12 @@ def test_the_prior_weighs_as_much_as_it_is_told() -> None:
     padded = values.new_zeros((1, size * (size // 2 + 1)))
     plain = projector.map_of(projector.off_plane(values, plane, padded), BOX)
     wanted = masks.edge_masked(plain) / projector.gridding(BOX)
-    found = maximisation.reconstructed(sums, tau2, 1e12, plane, BOX)
+    found = maximisation.reconstructed(sums, tau2, 1e12, plane)
     reached = sums.weight > 0.0
     kept = torch.where(reached, values, torch.zeros((), dtype=values.dtype))
     assert torch.allclose(kept, values, atol=1e-12)  # every voxel was reached
     assert float((found - wanted).std() / wanted.std()) < 1e-6
-    none = maximisation.reconstructed(sums, tau2, 1e-12, plane, BOX)
+    none = maximisation.reconstructed(sums, tau2, 1e-12, plane)
     whole = disc(BOX, BOX)
     powers = [
         whole.sums(to_fourier(one)[0, whole.flat].abs() ** 2)[8:12].sum() for one in (none, found)
@@ -359,7 +359,7 @@ def test_a_whole_step_is_the_update_of_em() -> None:
     stepped = maximisation.stepped(model, trusted, lookup, 1e6, one)
     single = maximisation.accumulated(sums, lookup, residual=False)[0]
     tau2 = torch.full((1, BOX // 2 + 1), 1.0, dtype=torch.float64)
-    maximised = maximisation.reconstructed(single, tau2, 1e12, lookup.reference.plane, BOX)
+    maximised = maximisation.reconstructed(single, tau2, 1e12, lookup.reference.plane)
     inside = 1.0 - masks.soft_mask(BOX, 10.0)
     apart = ((stepped - maximised) * inside).std() / (maximised * inside).std()
     far = ((model.references - maximised) * inside).std() / (maximised * inside).std()
@@ -468,7 +468,7 @@ def test_em_never_loses_likelihood() -> None:
         sums = expected(data, model, options, lookup)
         objective.append(float(sums.log_likelihood) - penalty(lookup.reference.values, plane))
         whole = maximisation.accumulated(sums, lookup, residual=False)[0]
-        model.references = maximisation.reconstructed(whole, prior, 1.0, plane, BOX)
+        model.references = maximisation.reconstructed(whole, prior, 1.0, plane)
         model.fractions = sums.classes / sums.classes.sum()
     assert (np.diff(objective) > -1e-6 * abs(objective[-1])).all(), objective
     assert objective[-1] - objective[0] > 100.0
@@ -479,4 +479,4 @@ def penalty(values: Tensor, plane: Plane) -> float:
     x, _ = plane.coordinates()
     shell = (plane.distance() / projector.PAD + 0.5).floor()
     counts = torch.where(x == 0, 0.5, 1.0) * ((shell >= 5) & (shell <= BOX // 2))
-    return float((values.abs() ** 2 * counts).sum()) / (2.0 * maximisation.PD * 1e-4)
+    return float((values.abs() ** 2 * counts).sum()) / (2.0 * plane.pd * 1e-4)
