@@ -107,7 +107,9 @@ def curves(
             )
         randomise_from = int(low[0]) + 1
     random = torch.Generator().manual_seed(seed)
-    scrambled = [_randomised(spectrum, box, randomise_from, random) * mask for spectrum in spectra]
+    scrambled = [
+        with_random_phases(spectrum, box, randomise_from, random) * mask for spectrum in spectra
+    ]
     randomised = fsc(scrambled[0], scrambled[1])
     corrected = masked.clone()
     late = slice(randomise_from + GAP, None)
@@ -131,7 +133,7 @@ def of_particle(unmasked: Tensor, share: float) -> Tensor:
     return share * unmasked / (1.0 + (share - 1.0) * unmasked)
 
 
-def _randomised(spectrum: Tensor, box: int, start: int, random: torch.Generator) -> Tensor:
+def with_random_phases(spectrum: Tensor, box: int, start: int, random: torch.Generator) -> Tensor:
     """Return the volume with random phases from a shell on."""
     noise = torch.randn((box, box, box), generator=random, dtype=spectrum.real.dtype)
     # The phases of real noise are uniform, and those of opposite voxels belong together.

@@ -9,12 +9,13 @@ used here); Rossmann and Blow (1962) Acta Cryst. 15, 24.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from algorithms.maps import shells
-from algorithms.orientation import healpix
+from algorithms.orientation import euler, healpix
 
 PER_RESOLUTION = 4.0  # px; linear interpolation loses little then
 MOST_BOX = 96
@@ -22,6 +23,8 @@ DETAILS = 10.0  # across the particle: finer ones cost time and tell nothing mor
 FEW = 6000  # points that are enough to find peaks
 COARSEST = 1.5  # periods of the particle's diameter: coarser shells are its envelope
 BATCH = 2**24  # values sampled at once
+LEAST_AROUND = 0.02  # of the box, to see the noise in
+EMPTY = 1e-4  # of the particle's power: what is around it was cut away
 
 
 class SelfRotation:
@@ -40,11 +43,13 @@ class SelfRotation:
     reliability
         Share of a shell's power that is signal, `[N/2+1]`, for instance the half-maps'
         correlation; None: all shells count the same.
+    with_shape
+        Compare the envelope as well: right for laying a group that is known to be there.
 
     Raises
     ------
     ValueError
-        The particle has fewer than three details across.
+        The particle has fewer than three details across, and its shape does not count.
     """
 
     def __init__(
@@ -54,9 +59,11 @@ class SelfRotation:
         resolution_A: float,
         diameter_A: float,
         reliability: Tensor | None = None,
+        with_shape: bool = False,
     ):
         resolution_A = max(resolution_A, 2.0 * pixel_A, diameter_A / DETAILS)
-        if diameter_A < 3.0 * resolution_A:
+        self._coarsest = 0.5 if with_shape else COARSEST
+        if diameter_A < 3.0 * resolution_A and not with_shape:
             raise ValueError(
                 f"a particle of {diameter_A:g} A at {resolution_A:g} A has no details to compare: "
                 "a symmetry needs a resolution of a third of the diameter or better"
@@ -66,12 +73,13 @@ class SelfRotation:
         box = min(MOST_BOX, 2 * math.ceil(PER_RESOLUTION * edge_A / resolution_A / 2.0))
         self.box, self.step_A = box, edge_A / box
         self.origin = _centre_of_mass(volume, diameter_A / pixel_A / 2.0) * pixel_A
+        self.signal: float | None = None  # share of the power; None: nothing tells
         self.map = self._detailed(volume, box, edge_A, reliability)[None, None]
         radius = diameter_A / 2.0 / self.step_A
         axis = torch.arange(-math.ceil(radius), math.ceil(radius) + 1, dtype=volume.dtype)
         grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).flip(-1)
         points = grid.reshape(-1, 3)
-        self.points_A = (points[points.norm(dim=1) <= radius] * self.step_A).to(volume.device)
+        self.points_A = (points[points.norm(dim=1) <= radius] * self.step_A).to(self.map)
         self.few_A = self.points_A[:: max(1, len(self.points_A) // FEW)]
 
     @property
@@ -98,7 +106,7 @@ class SelfRotation:
         quick
             Compare at some of the points only.
         """
-        centre = self.origin if centre_A is None else centre_A
+        centre = (self.origin if centre_A is None else centre_A).to(self.map)
         points = self.few_A if quick else self.points_A
         here = self._sampled(points[None] + centre)[0]
         here = here - here.mean()
@@ -111,13 +119,72 @@ class SelfRotation:
             found.append((there * here).sum(1) / spread.clamp(min=1e-30))
         return torch.cat(found)
 
+    def about(self, axes: Tensor, folds: Sequence[int]) -> Tensor:
+        """Return the correlation after 1/n of a turn about axes through the centre of mass.
+
+        The map is read on circles about an axis; the power of their Fourier coefficients gives
+        the correlation after every angle at once.
+
+        Parameters
+        ----------
+        axes
+            `[a, 2]`: rot and tilt in degrees.
+        folds
+            n of each column.
+
+        Returns
+        -------
+        Tensor
+            `[a, folds]`.
+        """
+        circles, weight = self._circles()
+        frames = euler.matrices(torch.nn.functional.pad(axes, (0, 1))).mT.to(self.map)
+        many = max(1, BATCH // circles.shape[0] // circles.shape[1])
+        angles = 2.0 * math.pi / torch.tensor(folds, device=self.map.device)
+        found = []
+        for part in frames.split(many):
+            points = torch.einsum("aij,cpj->acpi", part, circles).flatten(1, 2)
+            values = self._sampled(points + self.origin.to(self.map)).unflatten(
+                1, circles.shape[:2]
+            )
+            power = torch.fft.rfft(values, norm="forward").abs() ** 2
+            power[..., 1:] *= 2.0
+            power = torch.einsum("c,acm->am", weight, power)
+            mean = (torch.einsum("c,acp->a", weight, values) / weight.sum() / values.shape[2]) ** 2
+            power[:, 0] -= mean * weight.sum()
+            m = torch.arange(power.shape[1], device=power.device)
+            turned = power @ torch.cos(m[:, None] * angles)
+            found.append(turned / power.sum(1, keepdim=True).clamp(min=1e-30))
+        return torch.cat(found)
+
+    def _circles(self) -> tuple[Tensor, Tensor]:
+        """Return circles of points about z within the sphere, `[c, p, 3]` A, and their weights."""
+        step = self.resolution_A / 2.0
+        count = math.ceil(self.diameter_A / self.resolution_A)
+        radius, height = torch.meshgrid(
+            (torch.arange(count) + 0.5) * step,
+            (torch.arange(-count, count) + 0.5) * step,
+            indexing="ij",
+        )
+        inside = radius**2 + height**2 <= (self.diameter_A / 2.0) ** 2
+        radius, height = radius[inside], height[inside]
+        turn = torch.arange(2 * math.ceil(math.pi * count))
+        turn = turn * (2.0 * math.pi / len(turn))
+        points = torch.stack(
+            [
+                radius[:, None] * torch.cos(turn),
+                radius[:, None] * torch.sin(turn),
+                height[:, None].expand(-1, len(turn)),
+            ],
+            dim=-1,
+        )
+        return points.to(self.map), radius.to(self.map)
+
     def _sampled(self, points_A: Tensor) -> Tensor:
         """Return the map at points `[r, p, 3]` (x, y, z from the middle of the box), linearly."""
-        index = points_A / self.step_A + self.box // 2
-        unit = 2.0 * index / (self.box - 1) - 1.0
-        sampled = torch.nn.functional.grid_sample(
-            self.map, unit[None, :, None].to(self.map), align_corners=True
-        )
+        scale = 2.0 / (self.box - 1)
+        unit = points_A * (scale / self.step_A) + (self.box // 2 * scale - 1.0)
+        sampled = torch.nn.functional.grid_sample(self.map, unit[None, :, None], align_corners=True)
         return sampled[0, 0, :, 0]
 
     def _detailed(
@@ -132,7 +199,7 @@ class SelfRotation:
         spectrum = _resized(spectrum, size, box)
         power = shells.means(spectrum.real**2 + spectrum.imag**2, box)
         finest = min(box / 2.0, edge_A / self.resolution_A)
-        coarsest = COARSEST * edge_A / self.diameter_A
+        coarsest = self._coarsest * edge_A / self.diameter_A
         r = torch.arange(len(power), dtype=power.dtype, device=power.device)
         band = ((r >= coarsest) & (r <= finest)).to(power)
         weight = band / torch.sqrt(power.clamp(min=1e-30))
@@ -140,7 +207,24 @@ class SelfRotation:
             known = reliability.to(power)[: len(power)].clamp(0.0, 1.0)
             weight = weight * torch.nn.functional.pad(known, (0, len(power) - len(known)))
         # Origin of index 0 before the cut was voxel 0; it is voxel 0 of the new grid as well.
-        return shells.from_fourier(spectrum * shells.curve_on(weight, box).to(volume), box)
+        white = shells.curve_on(weight, box).to(volume)
+        everything = torch.fft.fftshift(shells.to_fourier(volume), dim=(0, 1))
+        everything = shells.from_fourier(_resized(everything, size, box) * white, box)
+        self.signal = self._signal(everything)
+        return shells.from_fourier(spectrum * white, box)
+
+    def _signal(self, volume: Tensor) -> float | None:
+        """Return the share of the particle's power that is not as around it, None if all is."""
+        radius, centre = self.diameter_A / 2.0 / self.step_A, self.origin / self.step_A
+        far = radius + self.resolution_A / self.step_A
+        square = volume.double() ** 2
+        around = 1.0 - _sphere(self.box, far, centre).to(square)
+        inside = _sphere(self.box, radius, centre).to(square)
+        if float(around.sum()) < LEAST_AROUND * self.box**3:
+            return None
+        noise = (square * around).sum() / around.sum()
+        share = float(noise / ((square * inside).sum() / inside.sum()).clamp(min=1e-30))
+        return 1.0 - share if share > EMPTY else None
 
 
 def _resized(spectrum: Tensor, size: int, box: int) -> Tensor:

@@ -21,9 +21,17 @@ MAX_CYCLIC, MAX_DIHEDRAL = 12, 8
 AXES_KEPT = 4  # of each fold
 STARTS_KEPT = 3  # orientations of a group that are refined
 CHANCE = 200  # random rotations that tell what is by chance
-# Asymmetric maps reach 0.28 with their best group, symmetric ones 0.37 with as much noise as
-# signal and 0.9 without: measured on made molecules and on maps of the EMDB.
-FITTING = 0.6  # a correlation that a map has to have with itself before it counts in full
+# A correlation that a map has to have with itself before it counts in full: the share that is
+# signal, within these limits; and where nothing around the particle tells.
+LEAST_FITTING, FITTING, UNKNOWN = 0.5, 0.95, 0.8
+# Asymmetric maps without noise reach 0.46 by their shape, and 0.28 with much noise; symmetric
+# ones 0.9, and 0.37 with much noise: measured on made molecules at 15 to 25 A.
+SURE, DOUBTFUL = 0.62, 0.5
+SHARPNESS = 0.04
+# Operators of one group differ by what noise makes of them: by this much, and this many times
+# what the best group lacks.
+ALLOWED, ALLOWED_TIMES = 0.1, 3.0
+POSSIBLE = 0.4  # share of that which all parts of a group must reach for it to be tried
 SURE, DOUBTFUL = 0.62, 0.5
 SHARPNESS = 0.04
 
@@ -96,35 +104,76 @@ def search(map_: SelfRotation, seed: int = 0) -> Answer:
     random = torch.Generator().manual_seed(seed)
     chance = map_.correlations(euler.random_rotations(CHANCE, random))
     by_chance = float(chance.median())
-    axes = _axes(map_)
-    fits = [_fit(map_, name, axes) for name in groups()]
-    best = max(float(fit.worst) for fit in fits)
-    judged = [_judged(fit, by_chance, best) for fit in fits]
+    fitting = UNKNOWN
+    if map_.signal is not None:
+        fitting = min(max(map_.signal, LEAST_FITTING), FITTING)
+    least = by_chance + POSSIBLE * (fitting - by_chance)
+    axes, fits = _axes(map_), dict[str, Fit]()
+    for name in groups():
+        if all(part in fits and fits[part].worst >= least for part in _parts(name)):
+            fits[name] = _fit(map_, name, axes)
+    best = max(fit.worst for fit in fits.values())
+    judged = [_judged(fit, by_chance, best, max(fitting, best)) for fit in fits.values()]
     judged.sort(key=lambda fit: (-fit.confidence * symmetry.order(fit.group), -fit.evidence))
     return _answer(judged)
 
 
-def fit(map_: SelfRotation, name: str) -> Fit:
+def fit(map_: SelfRotation, name: str, *, move: bool = True) -> Fit:
     """Lay one group into a map as well as it goes.
+
+    Parameters
+    ----------
+    map_
+        The map, prepared.
+    name
+        Of the group.
+    move
+        Find where the axes meet; else they meet in the middle of the box.
 
     Raises
     ------
     SymmetryError
         There is no such group.
     """
-    return _fit(map_, symmetry.normalised(name), _axes(map_))
+    if not move:
+        map_.origin = torch.zeros_like(map_.origin)
+    group = symmetry.normalised(name)
+    rough = _fit(map_, group, _axes(map_), move=move)
+    operators = symmetry.operators(group)[1:]
+    rotation, centre = _refined(
+        map_, (rough.rotation, rough.centre_A), operators, move=move, quick=False
+    )
+    each = map_.correlations(rotation @ operators @ rotation.T, centre)
+    worst, mean = float(each.min()), float(each.mean())
+    if mean < rough.mean:
+        return rough
+    return replace(rough, rotation=rotation, centre_A=centre, worst=worst, mean=mean)
 
 
 def _axes(map_: SelfRotation) -> dict[int, Tensor]:
     """Return the best axes of each fold, unit vectors `[a, 3]`."""
     rot, tilt = healpix.pixels(map_.order)
+    upper = (tilt < 90.0 - 1e-6) | ((tilt < 90.0 + 1e-6) & (rot >= 0.0))
+    rot, tilt = rot[upper], tilt[upper]
     vectors = euler.directions(rot, tilt)
-    vectors = vectors[(vectors[:, 2] > 1e-9) | ((vectors[:, 2].abs() <= 1e-9) & (rot >= 0))]
-    found = {}
-    for fold in range(2, MAX_CYCLIC + 1):
-        scores = map_.correlations(_about(vectors, 2.0 * math.pi / fold), quick=True).double()
-        found[fold] = vectors[_peaks(vectors, scores, 2.5 * healpix.step_deg(map_.order))]
-    return found
+    folds = range(2, MAX_CYCLIC + 1)
+    scores = map_.about(torch.stack([rot, tilt], 1), folds).double()
+    apart = 2.5 * healpix.step_deg(map_.order)
+    return {
+        fold: vectors[_peaks(vectors, column, apart)]
+        for fold, column in zip(folds, scores.T, strict=True)
+    }
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Return the largest groups that a group has as parts."""
+    if name[0] in "TOI":
+        return {"T": ("D2", "C3"), "O": ("T", "D4", "D3"), "I": ("T", "D5", "D3")}[name[0]]
+    fold = int(name[1:])
+    fewer = [fold // p for p in (2, 3, 5, 7, 11) if fold % p == 0 and fold > p]
+    if name[0] == "C":
+        return tuple(f"C{n}" for n in fewer)
+    return (*(f"D{n}" for n in fewer), f"C{fold}", "C2")
 
 
 def _peaks(vectors: Tensor, scores: Tensor, apart_deg: float) -> Tensor:
@@ -138,7 +187,7 @@ def _peaks(vectors: Tensor, scores: Tensor, apart_deg: float) -> Tensor:
     return torch.tensor(kept)
 
 
-def _fit(map_: SelfRotation, name: str, axes: dict[int, Tensor]) -> Fit:
+def _fit(map_: SelfRotation, name: str, axes: dict[int, Tensor], *, move: bool = True) -> Fit:
     starts = _starts(map_, name, axes)
     operators = symmetry.operators(name)[1:]
     few = operators if len(operators) <= 6 else operators[:: len(operators) // 6]
@@ -146,7 +195,7 @@ def _fit(map_: SelfRotation, name: str, axes: dict[int, Tensor]) -> Fit:
         [map_.correlations(start @ few @ start.T, quick=True).mean() for start in starts]
     )
     placed = [
-        _refined(map_, starts[row], operators)
+        _refined(map_, (starts[row], map_.origin), operators, move=move)
         for row in torch.argsort(scores, descending=True)[:STARTS_KEPT].tolist()
     ]
     each = [map_.correlations(r @ operators @ r.T, centre) for r, centre in placed]
@@ -191,23 +240,31 @@ def _main_axis(name: str) -> tuple[int, Tensor]:
     raise AssertionError(name)
 
 
-def _refined(map_: SelfRotation, start: Tensor, operators: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn and move a group until its operators fit best."""
-    if len(operators) > 12:  # a quarter of a large group holds the rest in place
+def _refined(
+    map_: SelfRotation,
+    start: tuple[Tensor, Tensor],
+    operators: Tensor,
+    *,
+    move: bool,
+    quick: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Turn and move a group, from a rotation and a centre, until its operators fit best."""
+    if quick and len(operators) > 12:  # a quarter of a large group holds the rest in place
         operators = operators[:: len(operators) // 12]
     turn = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    move = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    shift = torch.zeros(3, dtype=torch.float64, requires_grad=move)
     scale = map_.resolution_A / 2.0
-    steps = torch.optim.LBFGS([turn, move], max_iter=12, line_search_fn="strong_wolfe")
+    free = [turn, shift] if move else [turn]
+    steps = torch.optim.LBFGS(free, max_iter=12, line_search_fn="strong_wolfe")
 
     def placed() -> tuple[Tensor, Tensor]:
-        rotation = _vector_rotation(turn * math.radians(map_.angle_deg)) @ start
-        return rotation, map_.origin + move * scale
+        rotation = _vector_rotation(turn * math.radians(map_.angle_deg)) @ start[0]
+        return rotation, start[1] + shift * scale
 
     def loss() -> Tensor:
         steps.zero_grad()
         rotation, centre = placed()
-        value = -map_.correlations(rotation @ operators @ rotation.T, centre, quick=True).mean()
+        value = -map_.correlations(rotation @ operators @ rotation.T, centre, quick=quick).mean()
         value.backward()
         return value
 
@@ -216,22 +273,33 @@ def _refined(map_: SelfRotation, start: Tensor, operators: Tensor) -> tuple[Tens
         return placed()
 
 
-def _judged(fit: Fit, by_chance: float, best: float) -> Fit:
-    top = max(best, FITTING)
+def _judged(fit: Fit, by_chance: float, best: float, top: float) -> Fit:
     evidence = (fit.worst - by_chance) / max(top - by_chance, 1e-6)
+    allowed = ALLOWED + ALLOWED_TIMES * (1.0 - best)
+    evidence = min(evidence, 1.0 - (1.0 - SURE) * (best - fit.worst) / allowed)
     middle = 0.5 * (SURE + DOUBTFUL)
     confidence = 1.0 / (1.0 + math.exp(-(evidence - middle) / SHARPNESS))
     return replace(fit, evidence=evidence, confidence=confidence)
 
 
 def _answer(judged: list[Fit]) -> Answer:
-    """Take the largest group that is sure."""
+    """Take the group that is sure, is in no larger sure one, and fits best.
+
+    Rings of many units look alike under all rotations at low resolution; then the groups that
+    are not there fit less well than the one that is.
+    """
     sure = [fit for fit in judged if fit.evidence >= SURE]
     if not sure:
         doubtful = any(fit.evidence >= DOUBTFUL for fit in judged)
         return Answer(group="C1", sure=not doubtful, fits=tuple(judged))
-    top = max(sure, key=lambda fit: (symmetry.order(fit.group), fit.evidence))
+    largest = [fit for fit in sure if not any(_contains(other.group, fit.group) for other in sure)]
+    top = max(largest, key=lambda fit: (round(fit.mean, 2), symmetry.order(fit.group)))
     return Answer(group=top.group, sure=True, fits=tuple(judged))
+
+
+def _contains(group: str, part: str) -> bool:
+    """Tell whether a group has another one as a proper part."""
+    return any(part == p or _contains(p, part) for p in _parts(group))
 
 
 def _about(axes: Tensor, angle: float) -> Tensor:

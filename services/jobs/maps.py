@@ -11,7 +11,7 @@ import torch
 
 from algorithms.formats import mrc, star
 from algorithms.formats.errors import FormatError
-from algorithms.maps import correlation, sharpen, solvent
+from algorithms.maps import correlation, sharpen, solvent, threshold
 from services.jobs.job import Failed, Job
 from services.jobs.maptables import Outcome, tables, xml
 from services.kit.errors import Misuse
@@ -19,26 +19,31 @@ from services.kit.paths import atomic_write
 from services.kit.tables import save_table
 from services.report.halfmaps import picture
 
+AUTOMATIC = "--auto_threshold"  # the map tells where the particle ends
 PARTICLE_SHARE = 0.476  # of the volume inside a mask: average density of a protein in its mask
 
 
 def maskcreate(job: Job) -> None:
     """Make a soft mask from a map."""
-    job.extra_arguments({})
+    automatic = job.extra_arguments({AUTOMATIC: "Yes|No"}).get(AUTOMATIC) == "Yes"
     if job.options.switch("do_helix", False):
         job.refuse_options({"do_helix": "a mask of a helix"})
     name = job.need("fn_in")
-    volume, header_pixel = _map(job, name)
+    volume, header_pixel = read_map(job, name)
     options = job.options
-    pixel = _pixel(job, header_pixel, name)
+    pixel = pixel_of(job, header_pixel, name)
     resolution = options.number("lowpass_filter", 15.0, -1.0, 1e4)
     density = torch.from_numpy(volume).double()
     if resolution > 0.0:
         density = solvent.low_passed(density, pixel, resolution)
+    limit, voxels = options.number("inimask_threshold", 0.02), density.numpy()
     try:
+        if automatic:
+            limit, voxels = threshold.automatic(voxels)
+            job.say(f"the particle is what is denser than {limit:.4g}")
         mask = solvent.soft_mask(
-            density.numpy(),
-            options.number("inimask_threshold", 0.02),
+            voxels,
+            limit,
             options.number("extend_inimask", 3.0, -100.0, 1000.0),
             options.number("width_mask_edge", 3.0, 0.0, 1000.0),
         )
@@ -51,22 +56,46 @@ def maskcreate(job: Job) -> None:
 def postprocess(job: Job) -> None:
     """Correlate two half-maps in a mask, find the resolution, sharpen their mean."""
     job.extra_arguments({})
-    names = _halves(job)
-    (first, header_pixel), (second, _) = (_map(job, name) for name in names)
     mask_name = job.need("fn_mask")
-    mask, _ = _map(job, mask_name)
-    for name, volume in ((names[1], second), (mask_name, mask)):
-        if volume.shape != first.shape:
-            raise Misuse(f"{name} is {volume.shape[0]} px wide, but {names[0]} {first.shape[0]} px")
-    if mask.min() < -1e-4 or mask.max() > 1.0001:
-        raise Misuse(f"{mask_name}: a mask goes from 0 to 1, not {mask.min():g} to {mask.max():g}")
-    pixel = _pixel(job, header_pixel, names[0])
-    halves = [torch.from_numpy(half).double() for half in (first, second)]
+    names, maps, pixel = read_halves(job)
+    mask = read_mask(job, mask_name, names[0], len(maps[0]))
+    halves = [torch.from_numpy(half).double() for half in maps]
     try:
         outcome = _process(job, halves, torch.from_numpy(mask).double(), pixel)
     except ValueError as error:
         raise Failed(f"{names[0]}: {error}") from error
     _write(job, outcome, names, mask_name, mask)
+
+
+def read_halves(job: Job) -> tuple[tuple[str, str], list[np.ndarray], float]:
+    """Return names and values of both half-maps, and their pixel size.
+
+    Raises
+    ------
+    Misuse
+        They are not of the same size, or an option is wrong.
+    """
+    names = halves_of(job)
+    (first, header_pixel), (second, _) = (read_map(job, name) for name in names)
+    if second.shape != first.shape:
+        raise Misuse(f"{names[1]} is {len(second)} px wide, but {names[0]} {len(first)} px")
+    return names, [first, second], pixel_of(job, header_pixel, names[0])
+
+
+def read_mask(job: Job, name: str, map_name: str, box: int) -> np.ndarray:
+    """Return a mask that belongs to a map.
+
+    Raises
+    ------
+    Misuse
+        It is of another size, or goes beyond 0 to 1.
+    """
+    mask, _ = read_map(job, name)
+    if len(mask) != box:
+        raise Misuse(f"{name} is {len(mask)} px wide, but {map_name} {box} px")
+    if mask.min() < -1e-4 or mask.max() > 1.0001:
+        raise Misuse(f"{name}: a mask goes from 0 to 1, not {mask.min():g} to {mask.max():g}")
+    return mask
 
 
 def _process(job: Job, halves: list[torch.Tensor], mask: torch.Tensor, pixel: float) -> Outcome:
@@ -111,11 +140,18 @@ def _wish(job: Job, curves: correlation.Curves, pixel: float) -> sharpen.Wish:
         bfactor_A2=options.number("adhoc_bfac", 0.0, -1e5, 1e5) if given else 0.0,
         weight=not plain,
         low_pass_A=low_pass,
-        detector=_detector(job, pixel),
+        detector=detector_of(job, pixel),
     )
 
 
-def _detector(job: Job, pixel: float) -> sharpen.Detector | None:
+def detector_of(job: Job, pixel: float) -> sharpen.Detector | None:
+    """Return the transfer function of option fn_mtf, None where none is given.
+
+    Raises
+    ------
+    Misuse
+        The file holds no such function.
+    """
     name = job.options.text("fn_mtf")
     if name in ("", "None"):
         return None
@@ -133,7 +169,14 @@ def _detector(job: Job, pixel: float) -> sharpen.Detector | None:
     return sharpen.Detector(frequency=frequency, value=value, pixel_A=original)
 
 
-def _halves(job: Job) -> tuple[str, str]:
+def halves_of(job: Job) -> tuple[str, str]:
+    """Return both half-maps of option fn_in, the first one first.
+
+    Raises
+    ------
+    Misuse
+        The name is not that of a half-map, or the other one is missing.
+    """
     name = job.need("fn_in")
     place = Path(name)
     other = place.name.replace("half1", "half#").replace("half2", "half1").replace("half#", "half2")
@@ -145,7 +188,14 @@ def _halves(job: Job) -> tuple[str, str]:
     return (name, pair) if "half1" in place.name else (pair, name)
 
 
-def _map(job: Job, name: str) -> tuple[np.ndarray, float | None]:
+def read_map(job: Job, name: str) -> tuple[np.ndarray, float | None]:
+    """Return a map of the project, float32 `[N, N, N]`, and the pixel size of its header.
+
+    Raises
+    ------
+    Failed
+        It is no cube with an even edge, or not all of its values are finite.
+    """
     try:
         header = mrc.read_header(job.project / name)
         if not header.nx == header.ny == header.nz or header.nx % 2:
@@ -161,11 +211,20 @@ def _map(job: Job, name: str) -> tuple[np.ndarray, float | None]:
     return volume, header.pixel_size_A
 
 
-def _pixel(job: Job, header_pixel: float | None, name: str) -> float:
+def pixel_of(job: Job, header_pixel: float | None, name: str) -> float:
+    """Return the pixel size of option angpix, else that of the header.
+
+    Raises
+    ------
+    Misuse
+        Neither is there.
+    """
     given = job.options.number("angpix", -1.0, -1.0, 1000.0)
     pixel = given if given > 0.0 else header_pixel
     if pixel is None or pixel <= 0.0:
         raise Misuse(f"{name} has no pixel size in its header: give it with option angpix")
+    if header_pixel and abs(pixel - header_pixel) > 0.01 * pixel:
+        job.warn(f"option angpix is {pixel:g} A, but the header of {name} says {header_pixel:g} A")
     return pixel
 
 
