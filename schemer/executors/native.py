@@ -26,12 +26,17 @@ LABELS = (
     "relion.extract",
     "relion.extract.reextract",
     "relion.class2d",
+    "relion.class3d",
+    "relion.refine3d",
     "relion.maskcreate",
     "relion.postprocess",
+    "relion.localres.own",
+    "relion.initialmodel",
 )
 OTHERS = "run it with the executor relion (RELION's own program) or command:PROGRAM"
 REASONS = {
     "relion.external": "its program is that of the option fn_exe; run it with the executor relion",
+    "relion.localres.resmap": f"set do_relion_locres instead of do_resmap_locres, or {OTHERS}",
     "relion.motioncorr.motioncor2": f"set do_own_motioncor to Yes, or {OTHERS}",
 }
 

@@ -47,7 +47,7 @@ def class2d(job: Job) -> None:
     _check(job)
     arguments = job.extra_arguments(ARGUMENTS)
     torch.set_num_threads(threads_of(job))
-    told, gatherer = _Teller(job), Gatherer(job.project, job.folder)
+    told, gatherer = Teller(job), Gatherer(job.project, job.folder)
     gatherer.update()
     try:
         run = _run(job, arguments, told)
@@ -69,7 +69,7 @@ def class2d(job: Job) -> None:
         _declare(job, run)
 
 
-def _iterate(job: Job, run: Run, told: "_Teller", gatherer: Gatherer) -> None:
+def _iterate(job: Job, run: Run, told: "Teller", gatherer: Gatherer) -> None:
     """Do all iterations that are left."""
     while not run.finished:
         if isinstance(run, Stream):
@@ -82,7 +82,7 @@ def _iterate(job: Job, run: Run, told: "_Teller", gatherer: Gatherer) -> None:
             raise Aborted(f"stopped after iteration {run.model.iteration}; it can go on there")
 
 
-def _run(job: Job, arguments: dict[str, str], told: "_Teller") -> Run:
+def _run(job: Job, arguments: dict[str, str], told: "Teller") -> Run:
     """Return the run that the options ask for, new or where it was."""
     streams = _streams(job, arguments)
     before = _before(job)
@@ -221,7 +221,7 @@ def _declare(job: Job, run: Run) -> None:
     save_table(job.folder / "RELION_OUTPUT_NODES.star", {"output_nodes": star.Table.of(nodes)})
 
 
-class _Teller:
+class Teller:
     """Tells how far the job is: a bar for each iteration, then a line, a record and a picture."""
 
     def __init__(self, job: Job):
@@ -231,6 +231,7 @@ class _Teller:
         self._told = iterations.read(job.folder)
 
     def __call__(self, done: Done) -> None:
+        """Move the bar of an iteration on."""
         if self._bar is None:
             self._bar = Progress(max(1, done.particles), f"particles, iteration {done.iteration}")
             self._begun = time.monotonic()
@@ -293,8 +294,9 @@ class _Teller:
         if run.writes(run.model.iteration, particles):
             names.append(f"run{suffix_of(run.model.iteration)}_classes.png")
         try:
+            maps = run.model.references  # of volumes, the projections along z
             picture = class_montage(
-                run.model.references.numpy(),
+                (maps if run.model.dim == 2 else maps.sum(1)).numpy(),
                 run.model.fractions.numpy(),
                 written.estimated_resolution_A(run.model),
                 len(run.data),

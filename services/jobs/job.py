@@ -176,30 +176,8 @@ class Job:
                 )
 
     def extra_arguments(self, known: dict[str, str]) -> dict[str, str]:
-        """Return the additional arguments of the job, name -> value.
-
-        Parameters
-        ----------
-        known
-            Those that this job type understands, with their meaning.
-
-        Raises
-        ------
-        Misuse
-            There are others: they would change the result in RELION, and would be lost here.
-        """
-        words = self.options.text("other_args").split()
-        found: dict[str, str] = {}
-        while words:
-            name = words.pop(0)
-            if name not in known or not words:
-                takes = ", ".join(f"{n} {m}" for n, m in known.items()) or "none"
-                raise Misuse(
-                    f"option other_args of {self.options.job} holds {name!r}; "
-                    f"the native executor takes: {takes}"
-                )
-            found[name] = words.pop(0)
-        return found
+        """Return the additional arguments of the job, name -> value; see `Options.arguments`."""
+        return self.options.arguments(known)
 
 
 def _locked(file: IO[str]) -> bool:

@@ -7,17 +7,21 @@ from pathlib import Path
 
 from algorithms.formats.star import StarError
 from services.jobs import ranks
+from services.jobs.autorefine import refine3d
 from services.jobs.classes import class2d
 from services.jobs.ctf import ctffind
 from services.jobs.extraction import extract
 from services.jobs.imports import import_movies, import_other
+from services.jobs.initialmodel import initialmodel
 from services.jobs.job import Aborted, Failed, Job
+from services.jobs.localres import localres
 from services.jobs.maps import maskcreate, postprocess
 from services.jobs.motion import motioncorr
 from services.jobs.picking import autopick, topaz
 from services.jobs.ranking import class2dauto
 from services.jobs.reextraction import reextract
 from services.jobs.selection import discard, on_value, remove_duplicates, split
+from services.jobs.threed import class3d
 from services.kit.errors import ColdstreamError, Misuse
 from services.kit.process import show_name
 
@@ -40,10 +44,15 @@ JOBS: dict[str, Callable[[Job], None]] = {
     "relion.extract": extract,
     "relion.extract.reextract": reextract,
     "relion.class2d": class2d,
+    "relion.class3d": class3d,
+    "relion.refine3d": refine3d,
     "relion.maskcreate": maskcreate,
     "relion.postprocess": postprocess,
+    "relion.localres.own": localres,
+    "relion.initialmodel": initialmodel,
 }
-SHARED = {"relion.class2d"}  # by several processes; see `services.jobs.ranks`
+# By several processes; see `services.jobs.ranks`.
+SHARED = {"relion.class2d", "relion.initialmodel", "relion.class3d", "relion.refine3d"}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -26,14 +26,14 @@ def test_the_program_gets_the_job_folder(label):
 @pytest.mark.parametrize(
     "label",
     [
-        "relion.class3d",
-        "relion.initialmodel",
-        "relion.refine3d",
+        "relion.class3d.helical",
+        "relion.refine3d.helical",
         "relion.select.interactive",
         "relion.autopick.topaz.train",
         "relion.autopick.ref2d",
         "relion.extract.helical",
         "relion.motioncorr.motioncor2",
+        "relion.localres.resmap",
     ],
 )
 def test_another_type_is_refused_with_the_executors_that_do_it(label):
