@@ -92,18 +92,11 @@ def _read(folder: Path, optimiser: str) -> Classified:
     data_name = _text(general, "rlnExperimentalDataStarFile", optimiser)
     diameter_A = _number(general, "rlnParticleDiameter", optimiser)
     model = star.load(folder / model_name)
-    for block in ("model_general", "model_classes"):
-        if block not in model:
-            raise RankerError(f"{model_name} has no block data_{block}: it is no model file")
-    pixel_A = _number(model["model_general"], "rlnPixelSize", model_name)
-    if not (pixel_A > 0.0 and diameter_A > 0.0):
-        raise RankerError(
-            f"{optimiser}: rlnParticleDiameter is {diameter_A:g} A and rlnPixelSize of "
-            f"{model_name} {pixel_A:g} A: both must be above 0"
-        )
+    if "model_general" not in model:
+        raise RankerError(f"{model_name} has no block data_model_general: it is no model file")
     n_particles = _count(folder, data_name, model["model_general"], model_name)
+    classes = class_set(folder, model, model_name, diameter_A, n_particles)
     rows = _Rows(model_name, model["model_classes"])
-    classes = _classes(folder, model, rows, pixel_A, diameter_A, n_particles)
     classes.remarks.extend(_without_ctf(general, optimiser) + _unusable(classes))
     return Classified(
         folder=folder,
@@ -120,16 +113,38 @@ def _read(folder: Path, optimiser: str) -> Classified:
     )
 
 
-def _classes(
+def class_set(
     folder: Path,
     model: dict[str, Table],
-    rows: "_Rows",
-    pixel_A: float,
+    model_name: str,
     diameter_A: float,
     n_particles: int,
 ) -> ClassSet:
+    """Return the averages of a model and what it says of them.
+
+    Parameters
+    ----------
+    folder
+        What the paths of the averages are relative to.
+    model, model_name
+        All blocks of its file, and its name for messages.
+    diameter_A
+        Of the particle mask, A.
+    n_particles
+        Rows in the particles' table.
+    """
+    for block in ("model_general", "model_classes"):
+        if block not in model:
+            raise RankerError(f"{model_name} has no block data_{block}: it is no model file")
+    rows = _Rows(model_name, model["model_classes"])
+    pixel_A = _number(model["model_general"], "rlnPixelSize", model_name)
+    if not (pixel_A > 0.0 and diameter_A > 0.0):
+        raise RankerError(
+            f"the particle diameter is {diameter_A:g} A and rlnPixelSize of {model_name} "
+            f"{pixel_A:g} A: both must be above 0"
+        )
     names = rows.texts("rlnReferenceImage")
-    box = int(_number(model["model_general"], "rlnOriginalImageSize", rows.name, 0.0))
+    box = int(_number(model["model_general"], "rlnOriginalImageSize", model_name, 0.0))
     return ClassSet(
         images=_images(folder, names, box),
         names=names,

@@ -25,6 +25,7 @@ from algorithms.formats.atomic import atomic_write
 from algorithms.ranker.architecture import VERSION, checked
 from algorithms.ranker.constants import RELION, Constants
 from algorithms.ranker.inference import NumpyNetwork
+from algorithms.ranker.selection import DEFAULT_THRESHOLD
 from algorithms.ranker.types import RankerError
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -63,6 +64,27 @@ class Weights:
     network: Network
     card: dict[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @property
+    def threshold(self) -> float:
+        """From which score on classes are kept unless somebody says otherwise."""
+        found = self._threshold("default")
+        return DEFAULT_THRESHOLD if found is None else found
+
+    @property
+    def ask_threshold(self) -> float | None:
+        """From which score on a person is asked, where the card says it."""
+        return self._threshold("drop")
+
+    @property
+    def is_experimental(self) -> bool:
+        """Whether the card says so: these weights did not pass their tests."""
+        return str(self.card.get("status", "")).startswith("experimental")
+
+    def _threshold(self, name: str) -> float | None:
+        given = self.card.get("thresholds")
+        value = given.get(name) if isinstance(given, dict) else None
+        return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
 
 
 def read(path: Path) -> Weights:
