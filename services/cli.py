@@ -11,13 +11,14 @@ from typing import Annotated
 import typer
 
 from mdcatch.launch.cli import session_app
-from services import micrographs, pages, running, stories
+from services import micrographs, pages, running, stories, symmetry
 from services.doctor import doctor
 from services.kit import session as sessions
 from services.kit import site as sites
 from services.kit.errors import Fatal, Misuse
 from services.kit.ledger import Ledger
 from services.kit.paths import Layout
+from services.ranker.commands import COMMANDS as RANKER
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,6 +39,10 @@ micrograph_app = typer.Typer(
     no_args_is_help=True, help="Look at, keep or reject single micrographs."
 )
 app.add_typer(micrograph_app, name="micrograph")
+ranker_app = typer.Typer(
+    no_args_is_help=True, help="The class ranker: a person's word on classes, training, evaluation."
+)
+app.add_typer(ranker_app, name="ranker")
 
 ProjectOption = Annotated[
     Path, typer.Option("--project", "-p", help="RELION project folder.", show_default=False)
@@ -73,6 +78,10 @@ PixelOption = Annotated[float | None, typer.Option(help="Movie pixel in A, over 
 ClassifyOption = Annotated[
     bool | None,
     typer.Option("--classify/--no-classify", help="2D classification (default: yes)."),
+]
+RefineOption = Annotated[
+    bool | None,
+    typer.Option("--refine/--no-refine", help="Maps of the particles (default: yes)."),
 ]
 ConfigOption = Annotated[
     Path | None,
@@ -158,6 +167,7 @@ def up(  # noqa: PLR0913
     dose: DoseOption = None,
     voltage: VoltageOption = None,
     classify: ClassifyOption = None,
+    refine: RefineOption = None,
     settings: SetOption = None,
     config: ConfigOption = None,
 ) -> int:
@@ -176,6 +186,7 @@ def up(  # noqa: PLR0913
         "dose_e_A2": dose,
         "voltage_kV": voltage,
         "classify": classify,
+        "refine": refine,
         "close_when_idle": False,
     }
     _run(project, raw, changes, settings, config)
@@ -200,6 +211,7 @@ def process(  # noqa: PLR0913
     dose: DoseOption = None,
     voltage: VoltageOption = None,
     classify: ClassifyOption = None,
+    refine: RefineOption = None,
     settings: SetOption = None,
     config: ConfigOption = None,
 ) -> int:
@@ -222,6 +234,7 @@ def process(  # noqa: PLR0913
         "dose_e_A2": dose,
         "voltage_kV": voltage,
         "classify": classify,
+        "refine": refine,
         "close_when_idle": True,
         # Nothing is being written any more: what is incomplete now stays so.
         "settle_s": 0.5,
@@ -367,9 +380,12 @@ def tail(  # noqa: PLR0913
 
 app.command("report")(_command(pages.report))
 app.command("doctor")(_command(doctor))
+app.command("symmetry")(_command(symmetry.symmetry))
 micrograph_app.command("show")(_command(pages.show))
 for function in (micrographs.keep, micrographs.reject, micrographs.auto):
     micrograph_app.command(function.__name__)(_command(function))
+for name, function in RANKER.items():
+    ranker_app.command(name)(_command(function))
 
 
 @keys_app.command("new")

@@ -14,6 +14,7 @@ from rich.progress import (
 from rich.text import Text
 
 from services.kit.ledger import Classification, Ledger
+from services.kit.refinement import Refinement
 
 COLOURS = {"WARNING": "yellow", "ERROR": "red"}
 _STAGES = {"mdcatch": "movies settled", "prep": "micrographs", "proc": "particles cut out"}
@@ -24,9 +25,11 @@ def totals_line(ledger: Ledger) -> str:
     mdcatch, prep, proc = (ledger.counts(stage) for stage in ("mdcatch", "prep", "proc"))
     refused = sum(c.refused for c in (mdcatch, prep, proc))
     pending = sum(c.pending for c in (mdcatch, prep, proc))
+    chosen = ledger.selection
+    selected = f", {chosen.particles} in {chosen.keep} selected classes" if chosen.keep else ""
     return (
         f"{mdcatch.seen} movies seen: {proc.done} done, {refused} refused, {pending} pending; "
-        f"{prep.done} with CTF, {sum(ledger.particles.values())} particles"
+        f"{prep.done} with CTF, {sum(ledger.particles.values())} particles{selected}"
     )
 
 
@@ -35,6 +38,14 @@ def _classes(now: Classification) -> str:
     if now.status != "running" or not now.iteration:
         return ""
     return f"; 2D iteration {now.iteration} of {max(now.iteration, now.iterations)}"
+
+
+def _maps(now: Refinement) -> str:
+    """Return how far a job of three dimensions is, for the end of a line."""
+    if now.status != "running":
+        return ""
+    done = f" iteration {now.iteration}" if now.iteration else ""
+    return f"; {now.node}{done}"
 
 
 class Screen:
@@ -62,6 +73,7 @@ class Screen:
             else (TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
         )
         self._classes: TaskID | None = None
+        self._maps: TaskID | None = None
         self._progress = Progress(*columns, console=self._console, refresh_per_second=4)
         names = list(_STAGES) if bars else ["all"]
         self._tasks = {
@@ -99,6 +111,7 @@ class Screen:
         """Bring the progress in line with the ledger."""
         if not self._bars:
             note = f"{totals_line(ledger)}{_classes(ledger.classification)}"
+            note += _maps(ledger.refinement)
             self._progress.update(self._tasks["all"], note=note)
             return
         total = 0
@@ -111,6 +124,7 @@ class Screen:
             self._progress.update(task, completed=ended, total=total or None, note=note)
             total -= counts.refused
         self._show_classes(ledger.classification)
+        self._show_maps(ledger.refinement)
 
     def _show_classes(self, now: Classification) -> None:
         """Show a bar of the iterations, from the moment on when there is a classification."""
@@ -121,3 +135,14 @@ class Screen:
         done, total = now.iteration, max(now.iteration, now.iterations)
         note = f"{now.particles} particles, {now.resolution_A:.1f} A" if now.iteration else ""
         self._progress.update(self._classes, completed=done, total=total or None, note=note)
+
+    def _show_maps(self, now: Refinement) -> None:
+        """Show a bar of the iterations of the job of three dimensions, once there is one."""
+        if now.status == "none":
+            return
+        if self._maps is None:
+            self._maps = self._progress.add_task("3D iterations", total=None, note="")
+        known = f", {now.resolution_A:.1f} A" if now.resolution_A is not None else ""
+        note = f"{now.node} {now.status}, {now.particles} particles{known}"
+        total = max(now.iteration, now.iterations) if now.iterations else None
+        self._progress.update(self._maps, completed=now.iteration, total=total, note=note)

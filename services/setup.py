@@ -53,9 +53,10 @@ def set_up(
     session = _session(layout, raw, changes, settings, site or Site())
     _link_movies(layout.project, Path(session.raw))
     Project(layout.project).init()
+    settings = {**(_of_the_model() if is_new else {}), **_scheme_settings(session)}
     try:
-        for name in ("prep", "proc"):
-            templates.install(layout.project, name, _scheme_settings(session))
+        for name in templates.SHIPPED:
+            templates.install(layout.project, name, settings)
     except SchemeError as error:
         raise Misuse(str(error)) from error
     if site is not None and is_new:
@@ -124,4 +125,28 @@ def _scheme_settings(session: Session) -> dict[str, str]:
             "proc__refine3d__particle_diameter": f"{1.1 * diameter:g}",
         }
     settings |= session.settings
-    return settings
+    return {**_for_refine(settings), **settings}
+
+
+def _of_the_model() -> dict[str, str]:
+    """Return the settings that come with the class ranker's own weights, where there are such."""
+    from algorithms.ranker import weights
+
+    if not weights.DEFAULT.exists():
+        return {}
+    threshold = weights.read(weights.DEFAULT).threshold
+    return {"proc__select_parts__rank_threshold": f"{threshold:.4g}"}
+
+
+# What the Scheme refine has of RELION's proc, by the beginning of its key.
+_THREE_D = ("inimodel3d__", "refine3d__", "min_nr_parts_3d", "iniref")
+
+
+def _for_refine(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return what RELION's keys, those of the Scheme proc, mean for the Scheme refine."""
+    found = {}
+    for key, value in settings.items():
+        scheme, _, name = key.partition("__")
+        if scheme == "proc" and name.startswith(_THREE_D):
+            found[f"refine__{name}"] = value
+    return found

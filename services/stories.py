@@ -8,6 +8,8 @@ import msgspec
 from services.kit.events import Body, Event, kind_of
 from services.kit.ledger import STAGES, Classification, Ledger
 from services.kit.logs import format_value
+from services.kit.refinement import Refinement
+from services.kit.selection import Selection
 
 # Codes that a pending movie waits for; everything else that is pending is on its way.
 _LISTED = 15
@@ -32,6 +34,8 @@ def status_lines(ledger: Ledger) -> Iterator[str]:
             f"usual are {alarm.low:.4g} to {alarm.high:.4g}"
         )
     yield from classification_lines(ledger.classification)
+    yield from selection_lines(ledger.selection)
+    yield from refinement_lines(ledger.refinement)
     yield from not_done_lines(ledger, limit=_LISTED)
 
 
@@ -47,6 +51,41 @@ def classification_lines(now: Classification) -> Iterator[str]:
             f"log-likelihood {now.log_likelihood:.4g}"
         )
     if now.status == "failed":
+        yield f"  {now.detail}"
+
+
+def refinement_lines(now: Refinement) -> Iterator[str]:
+    """Yield where the maps stand; nothing before there is one on the way."""
+    if now.status == "none":
+        return
+    yield f"3D {now.node}: {now.process} is {now.status}, {now.particles} particles"
+    if now.status == "running" and now.iteration:
+        known = f", {now.resolution_A:.1f} A" if now.resolution_A is not None else ""
+        of = f" of {now.iterations}" if now.iterations else ""
+        yield f"  iteration {now.iteration}{of}{known}"
+    if now.status == "failed":
+        yield f"  {now.detail}"
+    if now.map is not None:
+        known = f", {now.map_resolution_A:.2f} A" if now.map_resolution_A is not None else ""
+        factor = f", B {now.bfactor_A2:.0f} A2" if now.bfactor_A2 is not None else ""
+        yield f"  map {now.map}: {now.map_particles} particles{known}{factor}"
+
+
+def selection_lines(now: Selection) -> Iterator[str]:
+    """Yield where the selection of the classes stands; nothing before there is one."""
+    if now.status == "none":
+        return
+    words = {
+        "due": "the ranker is at work",
+        "selected": f"{now.particles} particles are selected",
+        "asks": "a person is asked; nothing goes on before",
+        "refused": "nothing is selected",
+    }
+    yield f"selection: {now.job or 'a new job'}: {words[now.status]}"
+    if now.keep + now.ask + now.drop:
+        counts = f"{now.keep} classes kept, {now.ask} asked, {now.drop} dropped"
+        yield f"  {counts}; threshold {now.threshold:.3g}"
+    if now.detail:
         yield f"  {now.detail}"
 
 

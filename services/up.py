@@ -1,4 +1,4 @@
-"""Runs a session in the foreground: cluster, mdcatch, prep and proc, until Ctrl-C or until done."""
+"""Runs a session in the foreground: cluster and services, until Ctrl-C or until done."""
 
 import os
 import signal
@@ -24,6 +24,9 @@ def commands(layout: Layout, session: Session) -> dict[str, list[str]]:
     python, project = sys.executable, str(layout.project)
     tail = ["--project", project, "--parent", str(os.getpid())]
     modules = {"mdcatch": "mdcatch", "prep": "services.prep", "proc": "services.proc"}
+    modules["ranker"] = "services.ranker"
+    if session.classify and session.refine:
+        modules["refine"] = "services.refine"
     if session.scheduler is None:
         modules = {"cluster": "services.kit.cluster_main", **modules}
     return {name: [python, "-m", module, *tail] for name, module in modules.items()}
@@ -50,9 +53,10 @@ def _run(
     layout: Layout, session: Session, screen: Screen, until: Callable[[Ledger], bool] | None
 ) -> Ledger:
     layout.cluster_file.unlink(missing_ok=True)
-    supervisor = Supervisor(commands(layout, session), screen.line)
+    asked = commands(layout, session)
+    supervisor = Supervisor(asked, screen.line)
     ledger = Ledger(layout)
-    ledger.expect_start()
+    ledger.expect_start({"prep", "proc", "refine"} & asked.keys())
     report = LiveReport(reporting.command(layout), screen.say)
     with _stop_signals() as stopped, screen, report:
         try:

@@ -57,6 +57,9 @@ def descriptors() -> set[str]:
     return found
 
 
+# As `make` has it: several threads of several tests on two cores wait for each other, and a test of
+# ten seconds takes minutes. Read by torch and NumPy when they are imported, which is after this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 LOOKS = (children, threads, descriptors) if Path("/proc/self/fd").exists() else (threads,)
 
 

@@ -27,6 +27,8 @@ class Rules:
         `low`, `high` and `ask` are fractions of the highest score [--relative_thresholds].
     least_particles, least_classes
         Classes are added by descending score until there are so many; -1: no such rule.
+    automatic
+        False: what the rules would keep is asked about, and only a person keeps classes.
     """
 
     low: float = DEFAULT_THRESHOLD
@@ -35,6 +37,7 @@ class Rules:
     relative: bool = False
     least_particles: int = -1
     least_classes: int = -1
+    automatic: bool = True
 
     def __post_init__(self):
         if self.low > self.high or (self.ask is not None and self.ask > self.low):
@@ -132,13 +135,13 @@ def select(
     for place in _added(scores, sizes, order, barred, rules):
         order.append(place)
         reasons[place] = "minimum"
-    kept = set(order)
+    asked = set(np.flatnonzero(is_scored & (scores >= ask) & (scores < low)).tolist())
+    if not rules.automatic:
+        asked |= set(order)
+        order = [place for place in order if place in decided]
+    kept, open_ = set(order), asked - set(decided)
     outcomes: list[Outcome] = [
-        "keep"
-        if place in kept
-        else "ask"
-        if is_scored[place] and place not in decided and ask <= scores[place] < low
-        else "drop"
+        "keep" if place in kept else "ask" if place in open_ else "drop"
         for place in range(len(scores))
     ]
     warnings += _unmet(order, sizes, rules, int(is_scored.sum()))
@@ -219,6 +222,8 @@ def _count(sizes: np.ndarray, order: Sequence[int]) -> int:
 
 def _unmet(order: list[int], sizes: np.ndarray, rules: Rules, scored: int) -> list[str]:
     warnings = []
+    if not (order or rules.automatic):
+        return ["automatic selection is off: a person keeps classes, or nothing goes on from here"]
     if not order:
         warnings.append(
             f"no class is selected of {scored} that have a score: nothing can go on from here; "

@@ -19,6 +19,9 @@ from schemer.scheme import Scheme
 from schemer.settings import Definition, set_key
 
 NAMES = ("prep", "proc")
+# Ours alone: what RELION's proc ends with, repeated while the particles grow.
+OWN = ("refine",)
+SHIPPED = (*NAMES, *OWN)
 
 
 def install(
@@ -35,7 +38,7 @@ def install(
     project_root
         Project folder.
     name
-        `prep` or `proc`.
+        `prep`, `proc` or `refine`.
     settings
         Values by key, as for relion_it: `prep__motioncorr__fn_gain_ref` sets a job option,
         `proc__min_nr_parts_3d` a variable (value and reset value). Keys of the other Schemes that
@@ -63,8 +66,8 @@ def shipped(name: str) -> Definition:
     SchemeError
         There is none of that name.
     """
-    if name not in NAMES:
-        raise SchemeError(f"there is no Scheme template {name!r}; there are {', '.join(NAMES)}")
+    if name not in SHIPPED:
+        raise SchemeError(f"there is no Scheme template {name!r}; there are {', '.join(SHIPPED)}")
     with as_file(files("schemer.templates") / name) as folder:
         return read(folder)
 
@@ -123,5 +126,5 @@ def _replace(path: Path, text: str) -> None:
 def _own(name: str, settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for key, value in settings.items():
         scheme = key.partition("__")[0]
-        if scheme == name or scheme not in NAMES:
+        if scheme == name or scheme not in SHIPPED:
             yield key, str(value)

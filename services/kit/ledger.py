@@ -3,6 +3,7 @@
 Source: architecture.md section 3.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -34,8 +35,12 @@ from services.kit.events import (
 )
 from services.kit.journal import Reader
 from services.kit.paths import Layout
+from services.kit.refinement import Refinement
+from services.kit.selection import Selection
 
 STAGES = ("mdcatch", "prep", "proc")
+# Journals in which no movie stands, read after those of the stages.
+OTHERS = ("ranker", "refine")
 
 
 class Entry(NamedTuple):
@@ -84,24 +89,31 @@ class Ledger:
 
     def __init__(self, layout: Layout, *, keep_events: bool = False):
         self._layout = layout
-        self._seq = dict.fromkeys(STAGES, 0)
+        self._seq = dict.fromkeys((*STAGES, *OTHERS), 0)
         self._readers: dict[str, Reader] = {}
         self.entries: dict[str, dict[str, Entry]] = {stage: {} for stage in STAGES}
         self.particles: dict[str, int] = {}
         self.drifting: dict[str, PickingDrifted] = {}  # alarms that stand, by measure
         self.classification = Classification()
+        self.selection = Selection()
+        self.refinement = Refinement()
         self.closed: SessionClosed | None = None
         self.session: SessionOpened | None = None
         self.events: list[Event] | None = [] if keep_events else None
         self._started: set[str] = set()
+        self._expected = {"prep", "proc"}
+        self._heard = 0  # how far refine has read in the journal of proc
 
     def update(self) -> bool:
         """Take in new events; return whether there were any."""
         before = sum(self._seq.values())
-        for stage in STAGES:
+        for stage in self._seq:
             reader = self._reader(stage)
             if reader is None:
                 continue
+            if stage == "refine":  # before its events: what it has heard it has answered, too
+                heard = reader.cursors().get("proc")
+                self._heard = heard.seq if heard is not None else 0
             for event in reader.read(self._seq[stage] + 1):
                 self._take(stage, event)
                 self._seq[stage] = event.seq
@@ -119,9 +131,17 @@ class Ledger:
         return self._readers[stage]
 
     def _take(self, stage: str, event: Event) -> None:
-        body, at, entries = event.body, event.at, self.entries[stage]
         if self.events is not None:
             self.events.append(event)
+        self.selection.take(event.body)
+        self.refinement.take(event)
+        if stage in self.entries:
+            self._take_movie(stage, event)
+        else:
+            self._take_session(stage, event.body)
+
+    def _take_movie(self, stage: str, event: Event) -> None:
+        body, at, entries = event.body, event.at, self.entries[stage]
         match body:
             case MovieSeen():
                 entries[body.movie] = Entry("pending", Code.SETTLING, "the file is settling", at)
@@ -203,11 +223,12 @@ class Ledger:
 
     def settled(self) -> bool:
         """Say whether the session is closed and every movie has gone as far as it can."""
-        return self.closed is not None and self._started >= {"prep", "proc"} and self.at_rest()
+        return self.closed is not None and self._started >= self._expected and self.at_rest()
 
-    def expect_start(self) -> None:
+    def expect_start(self, services: Iterable[str] = ("prep", "proc")) -> None:
         """Take in what there is; from now on `settled` waits for the services to start again."""
         self.update()
+        self._expected = set(services)
         self.closed = None
         self._started.clear()
 
@@ -217,8 +238,11 @@ class Ledger:
             return False
         if self.counts("prep").pending or self.counts("proc").pending:
             return False
-        if self.classification.status == "running":
+        if self.classification.status == "running" or self.selection.status == "due":
             return False
+        if "refine" in self._started:
+            if self.refinement.passes or self._heard < self._seq["proc"]:
+                return False
         return self._taken_over("mdcatch", "prep") and self._taken_over("prep", "proc")
 
     def _taken_over(self, stage: str, following: str) -> bool:
@@ -248,6 +272,8 @@ class Ledger:
             "particles": sum(self.particles.values()),
             "drifting": sorted(self.drifting),
             "classification": msgspec.to_builtins(self.classification),
+            "selection": msgspec.to_builtins(self.selection),
+            "refinement": msgspec.to_builtins(self.refinement),
             "stages": {s: msgspec.to_builtins(self.counts(s)) for s in STAGES},
             "not_done": [
                 {"stage": s, "movie": m, "status": e.status, "code": e.code, "detail": e.detail}

@@ -64,3 +64,29 @@ class Options:
         if not number.isdecimal():
             raise self._bad(key, 'a choice that ends with its number, like "No flipping (0)"')
         return int(number)
+
+    def arguments(self, known: Mapping[str, str]) -> dict[str, str]:
+        """Return the additional arguments of the job, name -> value.
+
+        Parameters
+        ----------
+        known
+            Those that this job type understands, with their meaning.
+
+        Raises
+        ------
+        Misuse
+            There are others: they would change the result in RELION, and would be lost here.
+        """
+        words = self.text("other_args").split()
+        found: dict[str, str] = {}
+        while words:
+            name = words.pop(0)
+            if name not in known or not words:
+                takes = ", ".join(f"{n} {m}" for n, m in known.items()) or "none"
+                raise Misuse(
+                    f"option other_args of {self.job} holds {name!r}; "
+                    f"the native executor takes: {takes}"
+                )
+            found[name] = words.pop(0)
+        return found

@@ -91,6 +91,10 @@ class SchemeShell:
         digest.update(repr(more).encode())
         return digest.hexdigest()
 
+    def given(self, node: str) -> Mapping[str, str]:
+        """Return the options of a job node as the Scheme has them; none where it has no such."""
+        return self._files[node].options if node in self._files else {}
+
     def options(self, state: Any, node: str) -> Options:
         """Return the options of a job node: variables substituted, paths resolved."""
         machine: State = state.machine

@@ -33,6 +33,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     scheduler: str | None = None
     close_when_idle: bool = False
     classify: bool = True  # carry out 2D classification
+    refine: bool = True  # make maps of the particles; needs the classification
     settings: dict[str, str] = {}  # prep__motioncorr__bin_factor = "2", as in relion_it
 
 

@@ -6,7 +6,7 @@ from services.kit.host import Source
 from services.kit.paths import Layout
 from services.kit.schemes import SchemeShell
 from services.kit.session import Session
-from services.proc import plan
+from services.proc import plan, ranking
 from services.proc.classlane import ClassLane, Sources
 from services.proc.decisions import Decisions, mailbox
 from services.proc.service import Proc
@@ -45,8 +45,7 @@ def build(layout: Layout, session: Session) -> tuple[Proc, Source]:
         diameter_A=diameter_A,
         auto_box=auto_box,
         classify=session.classify,
+        rank=shell.given(ranking.NODE).get("do_class_ranker") == "Yes",
     )
-    decisions = Decisions(mailbox(layout))
-    if not session.classify:
-        return service, decisions
-    return service, Sources(decisions, ClassLane(layout, shell))
+    # Also where nothing is classified: a run that was switched off is shown as ended.
+    return service, Sources(Decisions(mailbox(layout)), ClassLane(layout, shell))

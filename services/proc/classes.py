@@ -26,11 +26,13 @@ from services.kit.events import (
     ParticlesExtracted,
     ResultsOutdated,
 )
-from services.kit.flow import Flow, JobMade, Shell
+from services.kit.flow import JobMade, Shell
 from services.kit.host import Started
 from services.kit.iterations import Iteration
 from services.kit.options import Options
 from services.kit.work import content_key
+from services.proc import ranking
+from services.proc.ranking import Ranking, explain_selection, fold_selection
 from services.proc.state import Classes, ProcState
 
 NODE = "class2d"
@@ -77,14 +79,17 @@ def available(state: ProcState) -> dict[str, int]:
     return {m: n for m in found if (n := state.extracted[m].n_particles)}
 
 
-class Classifying(Flow):
+class Classifying(Ranking):
     """The part of proc that has its particles classified."""
 
-    set_nodes = (NODE,)
+    set_nodes = (NODE, ranking.NODE)
     _shell: Shell
 
     def advance_set(self, state: ProcState, number: int, at: float) -> Iterator[Body]:
         """Begin a run for the pass that has come, or let it go on if there is nothing to do."""
+        if state.at_node[number] == ranking.NODE:
+            yield from self.advance_selection(state, number, at)
+            return
         classes = state.classes
         if classes.is_stale and classes.is_due:
             yield self._outdated(classes, "particles are extracted anew")
@@ -119,6 +124,7 @@ class Classifying(Flow):
         classes = state.classes
         if isinstance(stimulus, Started):
             yield from self._begins_again(state)
+            yield from self.asked(state)
         elif not classes.is_due or stimulus.process != classes.process:
             return  # of a run that was given up in the meantime
         elif isinstance(stimulus, Told):
@@ -130,6 +136,7 @@ class Classifying(Flow):
             detail = f"its process ended {MAX_ATTEMPTS} times without an iteration"
             yield from self._fails(state, "poison", detail, 0.0)
         else:
+            yield from self.asked(state)
             yield ClassesBegun(process=classes.process, attempt=classes.attempt + 1)
 
     def _begins_again(self, state: ProcState) -> Iterator[Body]:
@@ -174,6 +181,7 @@ class Classifying(Flow):
         """Fold one own event."""
         super().apply(state, body, at)
         fold_classes(state, body)
+        fold_selection(state, body)
 
     def perform(self, state: ProcState) -> Iterator[JobMade]:
         """Give a folder to each job, also to a classification that is due."""
@@ -197,7 +205,7 @@ class Classifying(Flow):
                 said = msgspec.structs.asdict(body)
                 level = "WARNING" if isinstance(body, ClassesFailed) else "INFO"
                 return level, {name: value for name, value in said.items() if value}
-        return None
+        return explain_selection(body)
 
 
 def key_of(options: Options) -> str:

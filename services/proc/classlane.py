@@ -6,9 +6,6 @@ any moment: when the service stops, when it dies, when the machine does.
 Source: architecture.md section 6, reliability.md section 2.5.
 """
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +18,7 @@ from algorithms.formats.atomic import atomic_write
 from schemer.errors import ProjectError
 from services.kit import iterations
 from services.kit.host import Source
+from services.kit.jobprocess import ENDS, JobProcess, last_error, rest_s
 from services.kit.paths import Layout
 from services.kit.schemes import SchemeShell
 from services.proc import gathering
@@ -28,13 +26,9 @@ from services.proc.classes import NODE, Ended, Told, Wanted, available
 from services.proc.state import Classes, ProcState
 from services.proc.views import particle_tables
 
-PROGRAM = "services.jobs.live"
 # Extraction comes first; a classification takes what is left of the machine.
 NICE = 10
 LOOK_S = 1.0
-# After a process has died, twice as long each time: what killed it may pass.
-REST_S, LONGEST_REST_S = 2.0, 120.0
-ENDS = {1: "failed", 2: "aborted"}
 
 
 class Sources:
@@ -72,7 +66,7 @@ class ClassLane:
 
     def __init__(self, layout: Layout, shell: SchemeShell):
         self._layout, self._shell = layout, shell
-        self._child: subprocess.Popen[bytes] | None = None
+        self._job = JobProcess(layout.project, NICE)
         self._process = ""
         self._attempt: int | None = None  # that was counted before we asked for one more
         self._joined: tuple[int, int, int] | None = None
@@ -84,10 +78,7 @@ class ClassLane:
 
     def close(self) -> None:
         """Stop the process; its run goes on when the service does."""
-        if self._child is not None:
-            self._child.kill()
-            self._child.wait()
-            self._child = None
+        self._job.kill()
 
     def poll(self, now: float, state: ProcState) -> tuple[list[Any], float]:
         """Look after the process; return what has happened."""
@@ -99,11 +90,11 @@ class ClassLane:
         if not due or now < self._rests_until:
             return [], now + LOOK_S
         self._process = due
-        if self._child is None and (self._attempt is None or classes.attempt <= self._attempt):
+        if self._job.pid is None and (self._attempt is None or classes.attempt <= self._attempt):
             self._attempt = classes.attempt
             return [Wanted(due)], now + LOOK_S / 10
         try:
-            if self._child is None:
+            if self._job.pid is None:
                 self._start(state)
             elif classes.streaming:
                 self._join(state)
@@ -130,17 +121,7 @@ class ClassLane:
         self._join(state)
         self._describe(state, folder)
         self._shell.show_status(self._process, "Running")
-        command = [sys.executable, "-P", "-m", PROGRAM, self._process]
-        command += ["--parent", str(os.getpid()), "--nice", str(NICE)]
-        with open(folder / "run.out", "ab") as out, open(folder / "run.err", "ab") as err:
-            self._child = subprocess.Popen(
-                command,
-                cwd=self._layout.project,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
+        self._job.start(self._process)
         self._attempt = None
 
     def _describe(self, state: ProcState, folder: Path) -> None:
@@ -170,30 +151,20 @@ class ClassLane:
 
     def _news(self, now: float, classes: Classes) -> list[Any]:
         """Return the iterations that the process has told of, and its end."""
-        assert self._child is not None  # noqa: S101
-        code = self._child.poll()
+        code = self._job.end()
         folder = self._layout.project / self._process
         told = (one for one in iterations.read(folder) if one.iteration > classes.iteration)
         found: list[Any] = [Told(self._process, one) for one in told]
         if code is None:
             return found
-        self._child = None
-        if code != 0 and code not in ENDS:
+        if code not in ENDS:
             # It was killed, or the disk is full: it goes on.
-            self._rests_until = now + min(LONGEST_REST_S, REST_S * 2.0 ** (classes.attempt - 1))
+            self._rests_until = now + rest_s(classes.attempt)
             return found
-        reason = ENDS.get(code, "")
+        reason = ENDS[code]
         status = {"": "Succeeded", "failed": "Failed", "aborted": "Aborted"}[reason]
         self._shell.show_status(self._process, status)
         return [
             *found,
-            Ended(self._process, reason, _last_error(folder) if reason else "", time.time()),
+            Ended(self._process, reason, last_error(folder) if reason else "", time.time()),
         ]
-
-
-def _last_error(folder: Path) -> str:
-    """Return the last line of what a job said of its errors."""
-    with suppress(OSError):
-        lines = (folder / "run.err").read_text(errors="replace").strip().splitlines()
-        return lines[-1].removeprefix("ERROR: ") if lines else ""
-    return ""

@@ -1,22 +1,17 @@
 """What people decide about micrographs, taken from a folder of commands while the session runs.
 
-A command is durable before its sender goes on; it is answered only when the decision stands in the
-journal. Killed before that, proc finds it again, and telling it twice changes nothing: a decision
-carries the id of its command. Source: preprocessing.md section 6.2, architecture.md section 3.
+Source: preprocessing.md section 6.2, architecture.md section 3.
 """
-
-from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
-from services.kit.commands import Command, Inbox, Mailbox, Reply
+from services.kit.commands import Command, Mailbox, Reply
 from services.kit.errors import Misuse
 from services.kit.paths import Layout
+from services.kit.rulings import Rulings
 from services.proc.state import ProcState
 
 KIND = "micrograph.override"
-LOOK_S = 1.0  # between looks at the folder: one listing of an empty folder
 
 
 class Ruling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,7 +38,7 @@ def mailbox(layout: Layout) -> Mailbox:
     return Mailbox(layout.hidden / "decisions")
 
 
-class Decisions:
+class Decisions(Rulings):
     """The source of proc: commands become stimuli, one after the other.
 
     Parameters
@@ -53,44 +48,12 @@ class Decisions:
     """
 
     def __init__(self, box: Mailbox):
-        self._box = box
-        self._inbox = Inbox(box, self._answer)
-        self._state: ProcState | None = None
+        super().__init__(box, ruling_of, _stands, _said)
 
-    def open(self, wake: Callable[[], None]) -> None:
-        """Start.
 
-        Raises
-        ------
-        Misuse
-            Another process does the commands of this project.
-        """
-        self._inbox.__enter__()
-
-    def close(self) -> None:
-        """Stop; commands that come now wait for the next start."""
-        self._inbox.__exit__()
-
-    def poll(self, now: float, state: Any) -> tuple[list[Any], float]:
-        """Return the decision that is next, and when to be asked again."""
-        self._state = state
-        for command_id in self._box.waiting():
-            command = self._box.command(command_id)
-            try:
-                ruling = None if command is None else ruling_of(command, state)
-            except Misuse:
-                ruling = None  # the answer says why
-            if ruling is not None and not _stands(ruling, state):
-                # The next command may take it back: it waits until this one is answered.
-                return [ruling], now
-            self._inbox.do(command_id)
-        return [], now + LOOK_S
-
-    def _answer(self, command: Command, _: int) -> Reply:
-        assert self._state is not None  # noqa: S101 - `poll` has set it
-        ruling = ruling_of(command, self._state)
-        words = {True: "kept", False: "rejected", None: "left to the selection"}[ruling.keep]
-        return Reply(f"{ruling.movie} is {words}", {"movie": ruling.movie, "keep": ruling.keep})
+def _said(ruling: Ruling) -> Reply:
+    words = {True: "kept", False: "rejected", None: "left to the selection"}[ruling.keep]
+    return Reply(f"{ruling.movie} is {words}", {"movie": ruling.movie, "keep": ruling.keep})
 
 
 def _stands(ruling: Ruling, state: ProcState) -> bool:

@@ -26,7 +26,7 @@ from services.kit.events import (
 from services.kit.flow import Shell, short
 from services.kit.host import Finished, Started
 from services.kit.work import Task, content_key
-from services.proc import plan, rulings, selecting
+from services.proc import classes, plan, ranking, rulings, selecting
 from services.proc.classes import Classifying, Ended, Told, Wanted
 from services.proc.decisions import Ruling
 from services.proc.requests import Coordinates, ExtractRequest, ExtractResult, PickResult
@@ -50,10 +50,12 @@ class Proc(Classifying):
         Compute box sizes from the diameter instead of taking the extract job's options.
     classify
         Carry out 2D classification; else passes end before it.
+    rank
+        Let the ranker select classes; else passes end after 2D classification.
     """
 
     name = "proc"
-    consumes = ("prep",)
+    consumes = ("prep", "ranker")
     state_type = ProcState
     instant_nodes = ("select_mics",)
     task_nodes = ("autopick", "extract")
@@ -68,12 +70,13 @@ class Proc(Classifying):
         diameter_A: Callable[[Any], float],
         auto_box: bool,
         classify: bool = True,
+        rank: bool = True,
     ):
         super().__init__(shell, settings)
         self._views, self._options = views, shell.options
         self._diameter_A, self._auto_box = diameter_A, auto_box
-        if not classify:
-            self.set_nodes = ()
+        is_done = {classes.NODE: classify, ranking.NODE: classify and rank}
+        self.set_nodes = tuple(node for node in self.set_nodes if is_done[node])
 
     def empty(self) -> ProcState:
         """Return the state before any event."""
@@ -95,6 +98,8 @@ class Proc(Classifying):
             case OpticsGrouped():
                 if body.optics_group not in state.optics:
                     yield body
+            case _:
+                yield from self.answered(state, body)
 
     def decide(self, state: ProcState, stimulus: Any) -> Iterator[Body]:
         """Yield the events a stimulus leads to."""
@@ -228,7 +233,7 @@ class Proc(Classifying):
         select = state.machine.jobs["select_mics"]
         if select.has_started:
             rows[f"{select.current_name}micrographs.star"] = self._kept(state)
-        return rows
+        return rows | self.selected_rows(state)
 
     def rebase(self, state: ProcState) -> tuple[tuple[str, ...], ...]:
         """Return the moves that make HAS_mics_increased see micrographs that come once more."""

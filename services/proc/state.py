@@ -8,6 +8,7 @@ from services.kit.events import (
     MicrographOverridden,
     ParticlesExtracted,
     ParticlesPicked,
+    SelectionAnswered,
 )
 from services.kit.flow import FlowState
 
@@ -40,6 +41,23 @@ class Classes(msgspec.Struct, kw_only=True):
     optimiser: str = ""
 
 
+class Selection(msgspec.Struct, kw_only=True):
+    """What the ranker is asked for and has answered.
+
+    `visit` counts the classifications, also those that a growing job begins again; `averaged` is
+    the last one that has looked at all particles, and `answered` the last with an answer. `key`
+    tells what the ranker was asked for; `optimiser` is that of the last iteration with files.
+    """
+
+    visit: int = 0
+    averaged: int = 0
+    answered: int = 0
+    key: str = ""
+    optimiser: str = ""
+    iteration: int = 0
+    answer: SelectionAnswered | None = None
+
+
 class ProcState(FlowState, kw_only=True):
     """Micrographs imported, selected, picked and extracted; each by its movie's identity.
 
@@ -55,6 +73,7 @@ class ProcState(FlowState, kw_only=True):
     charts: dict[str, Chart] = {}
     alarms: dict[str, bool] = {}
     classes: Classes = msgspec.field(default_factory=Classes)
+    selection: Selection = msgspec.field(default_factory=Selection)
 
     def in_order(self) -> list[str]:
         """Return all movies in the order of acquisition, the order of every table."""

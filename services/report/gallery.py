@@ -10,14 +10,16 @@ import numpy as np
 from services.kit.events import (
     ClassesAveraged,
     ClassesIterated,
+    ClassesRanked,
     Event,
     MicrographCorrected,
     MicrographCtf,
     ParticlesExtracted,
     ParticlesPicked,
+    RankingRefused,
 )
 from services.kit.ledger import STAGES
-from services.report import readings, thumbnails
+from services.report import ranking, readings, thumbnails
 from services.report.facts import Story
 from services.report.files import ReportFiles
 from services.report.values import Rows, fit_of, movie_pixel_A
@@ -87,6 +89,14 @@ def particle_sheet(project: Path, told: Sequence[Story]) -> str | None:
     return thumbnails.uri(thumbnails.jpeg(sheet))
 
 
+def class_sheets(project: Path, events: Sequence[Event]) -> dict[str, object]:
+    """Return what the page says of classes: as they are now, and as they were ranked last."""
+    return {
+        "classes": class_sheet(project, events),
+        "selection": selection_sheet(project, events),
+    }
+
+
 def class_sheet(project: Path, events: Sequence[Event]) -> tuple[str, str] | None:
     """Return a caption and a data URI of the class averages as they are now, or None."""
     bodies = [event.body for event in events]
@@ -105,6 +115,22 @@ def class_sheet(project: Path, events: Sequence[Event]) -> tuple[str, str] | Non
         with suppress(OSError):
             return caption, thumbnails.uri((project / montage).read_bytes())
     return None
+
+
+def selection_sheet(project: Path, events: Sequence[Event]) -> tuple[list[str], str | None] | None:
+    """Return lines on the last selection of classes and a data URI of its picture, or None."""
+    told = next(
+        (e.body for e in reversed(events) if isinstance(e.body, ClassesRanked | RankingRefused)),
+        None,
+    )
+    if told is None:
+        return None
+    if isinstance(told, RankingRefused):
+        return [f"{told.process}: iteration {told.iteration} has no scores. {told.detail}"], None
+    uri = None
+    with suppress(OSError):
+        uri = thumbnails.uri((project / told.sheet).read_bytes())
+    return ranking.selection_lines(told), uri
 
 
 def _card(

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from services.report import figures, flow, gallery, places, summary
+from services.report import figures, flow, gallery, places, refinement, summary
 from services.report.facts import ReportFacts, Story, ledger, set_aside, stories
 from services.report.files import ReportFiles, write
 from services.report.thumbnails import uri
@@ -49,9 +49,9 @@ def write_report(
     made = ReportFiles(target.with_suffix(""), patience_s)
     told = stories(facts.events)
     rows, aside, lines = rows_of(told), set_aside(told), ledger(told)
-    alarms = figures.alarms_of(facts.events, rows)
-    latest, spread = gallery.choose(rows)
+    alarms, (latest, spread) = figures.alarms_of(facts.events, rows), gallery.choose(rows)
     sections = figures.sections(project, told, rows, alarms, facts.fit_limit_A)
+    sections += filter(None, [refinement.section(project, facts.events)])
     _write_figures(made, [figure for section in sections for figure in section.figures])
     page = render(
         "report.html",
@@ -73,11 +73,11 @@ def write_report(
         columns=places.MEDIANS,
         forms=FORMS,
         galleries=[
-            ("The latest", gallery.cards(project, latest, made, facts.particle_diameter_A)),
-            ("Over the session", gallery.cards(project, spread, made, facts.particle_diameter_A)),
+            (title, gallery.cards(project, chosen, made, facts.particle_diameter_A))
+            for title, chosen in (("The latest", latest), ("Over the session", spread))
         ],
         particles=gallery.particle_sheet(project, told),
-        classes=gallery.class_sheet(project, facts.events),
+        **gallery.class_sheets(project, facts.events),
     )
     _reserve(made, [*latest, *spread], target, facts)
     write(target, page)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from services.kit.events import ClassesRanked
 from services.report.thumbnails import to_grey
 
 TILE_PX = 128
@@ -17,6 +18,25 @@ GAP_PX = 5
 # Readable for people who do not tell red from green: the word is there too.
 COLOURS = {"keep": (0, 130, 60), "ask": (170, 100, 0), "drop": (190, 40, 40)}
 UNKNOWN_A = 999.0
+
+
+def selection_lines(told: ClassesRanked) -> list[str]:
+    """Return what a report says of a selection: counts, threshold and where it comes from."""
+    counts = [told.outcomes.count(word) for word in ("keep", "ask", "drop")]
+    lines = [
+        f"{told.job} from iteration {told.iteration} of {told.process}: {counts[0]} classes kept, "
+        f"{counts[1]} for a person to decide, {counts[2]} dropped; {told.particles:,} of "
+        f"{told.total:,} particles are selected.",
+        f"{told.threshold_note[:1].upper()}{told.threshold_note[1:]}."
+        if told.threshold_note
+        else f"Threshold {told.threshold:.3g}, as given.",
+        f"Weights: {told.weights.rpartition('/')[2]}, mode {told.mode}.",
+    ]
+    if not told.automatic:
+        lines.append("Automatic selection is off for these weights: a person keeps classes.")
+    if told.overrides:
+        lines.append(f"{told.overrides} classes are decided by a person.")
+    return [*lines, *told.remarks]
 
 
 def contact_sheet(

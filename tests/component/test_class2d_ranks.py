@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from algorithms.formats import star
 from algorithms.refine import files
 from algorithms.refine.run import Run
 from services.jobs.classes import options_of, sampling_of
@@ -17,7 +18,7 @@ from services.jobs.job import Job
 from tests.component.test_class2d_job import FOLDER, LIMIT_S, N, done, project, started
 
 TWO = {"nr_iter_grad": "6", "nr_mpi": "2", "other_args": "--random_seed 5"}
-PIXELS = 32 * 32
+PIXELS, EARLY = 32 * 32, 160
 
 
 def children(process: int) -> list[int]:
@@ -118,3 +119,25 @@ def test_torchrun_starts_the_processes(shared_run: Path, tmp_path: Path) -> None
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert results(place) == results(shared_run)
+
+
+@pytest.mark.slow
+def test_particles_join_a_run_of_two_processes(tmp_path: Path) -> None:
+    """Each process is given the larger set, and none of it is lost or classified by nobody."""
+    streaming = {"other_args": "--random_seed 5 --streaming Yes", "nr_iter_grad": "20"}
+    place = project(tmp_path / "e", **(TWO | streaming))
+    table = place / "particles.star"
+    whole = star.load(table)
+    few = {name: values[:EARLY] for name, values in whole["particles"].columns.items()}
+    star.save(table, {**whole, "particles": star.Table(few)})
+    process = started(place)
+    helper_of(process, place / FOLDER / ".run_state.pt")
+    star.save(table, whole)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, err) == (0, ""), out
+    assert f"{N - EARLY} particles have joined" in out
+    last = max((place / FOLDER).glob("run_it*_data.star"))
+    rows = star.load(last)["particles"]
+    assert len(set(rows.strings("rlnImageName"))) == N
+    assert set(rows.ints("rlnClassNumber")) <= {1, 2, 3}
+    assert (rows.floats("rlnMaxValueProbDistribution") > 0.0).all()

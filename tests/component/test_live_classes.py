@@ -1,5 +1,6 @@
 """2D classification while a session runs: its process is killed, and particles join it."""
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -63,7 +64,7 @@ class Session:
 
     def start(self) -> None:
         """Start proc as after a kill: what it knows is in its journal."""
-        self.service, _ = build(self.layout, self.session)
+        self.service, self.source = build(self.layout, self.session)
         journal = Journal(self.layout.journal("proc"), "proc", self.session.name)
         self.driver = grown.Driver(self.service, journal)
         self.driver.state = self.service.empty()
@@ -156,8 +157,8 @@ def test_a_batch_is_the_same_however_often_it_is_killed(live: Session, tmp_path:
     assert live.status(first) == "Running"
     lines = list(status_lines(live.ledger()))
     assert f"2D classes: {first} is running, {EACH} particles" in lines
-    assert live.lane._child is not None
-    live.lane._child.send_signal(signal.SIGKILL)  # of the classification alone
+    assert live.lane._job.pid is not None
+    os.kill(live.lane._job.pid, signal.SIGKILL)  # of the classification alone
     live.classify(lambda: live.classes.iteration >= 5)
     live.end()  # of all of proc
     live.start()
@@ -195,8 +196,8 @@ def test_particles_join_a_run_and_none_is_lost_or_doubled(live: Session) -> None
     process = live.classes.process
     live.classify(lambda: live.classes.iteration >= 2)
     live.arrive(1, COUNT)
-    assert live.lane._child is not None
-    live.lane._child.send_signal(signal.SIGKILL)
+    assert live.lane._job.pid is not None
+    os.kill(live.lane._job.pid, signal.SIGKILL)
     live.classify(lambda: live.classes.total == COUNT * EACH)
     live.end()
     live.start()
@@ -228,6 +229,33 @@ def test_a_job_that_fails_says_why_and_is_not_tried_for_ever(live: Session) -> N
     live.arrive(2, COUNT)
     assert not live.classes.is_due and not live.driver.state.machine.passes
     assert "is failed" in "".join(status_lines(live.ledger()))
+
+
+def test_a_person_ends_a_run_and_then_all_classification(live: Session) -> None:
+    """RELION's file ends a run after an iteration, `--no-classify` the one that follows."""
+    live.arrive(0, 1)
+    first = live.classes.process
+    live.classify(lambda: live.classes.iteration >= 2)
+    (live.layout.project / first / "RELION_JOB_ABORT_NOW").touch()
+    live.classify(lambda: not live.classes.is_due)
+    (failed,) = live.events(ClassesFailed)
+    assert (failed.process, failed.reason) == (first, "aborted")
+    assert live.status(first) == "Aborted" and not live.events(ClassesAveraged)
+    assert len(live.events(ClassesIterated)) < ITERATIONS
+    live.arrive(1, 2)
+    second = live.classes.process
+    assert live.classes.is_due and second != first and live.status(second) != "Aborted"
+    live.end()
+    live.session = msgspec.structs.replace(live.session, classify=False)
+    live.start()
+    assert not live.classes.is_due
+    failed = live.events(ClassesFailed)[-1]
+    assert (failed.process, failed.reason) == (second, "outdated")
+    assert "switched off" in failed.detail
+    live.arrive(2, COUNT)
+    assert len(live.driver.state.extracted) == COUNT and not live.driver.state.machine.passes
+    assert live.source.poll(time.monotonic(), live.driver.state)[0] == []
+    assert live.status(second) == "Aborted"
 
 
 @pytest.mark.parametrize("live", [{"nr_classes": "12"}], indirect=True)

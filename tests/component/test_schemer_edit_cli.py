@@ -494,6 +494,7 @@ def test_the_shipped_schemes_run_with_an_option_file_up_to_particles(tmp_path):
         "proc__autopick__log_diam_min = 200\n"
         "proc__select_mics__select_maxval = 30\n"
         "proc__class2d__nr_classes = 2\nproc__class2d__nr_iter_grad = 3\n"
+        'proc__select_parts__fn_model = "Schemes/proc/class2d/run_it003_optimiser.star"\n'
         "prep__maxtime_hr = -1\nprep__wait_sec = 0\nproc__maxtime_hr = -1\nproc__wait_sec = 0\n"
     )
     words = ("--only-given", "--only-save", "--json")

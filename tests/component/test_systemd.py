@@ -22,7 +22,14 @@ from tests.unit.test_docs import ROOT
 FOLDER = ROOT / "systemd"
 UNITS = sorted(path.name for path in FOLDER.glob("*.service"))
 HARDENED = [name for name in UNITS if "alert" not in name]
-NOTIFYING = ("coldstream-mdcatch@", "coldstream-prep@", "coldstream-proc@", "coldstream-serve.")
+NOTIFYING = (
+    "coldstream-mdcatch@",
+    "coldstream-prep@",
+    "coldstream-proc@",
+    "coldstream-ranker@",
+    "coldstream-refine@",
+    "coldstream-serve.",
+)
 # What `systemd-analyze security` may come to: 0 is shut, 10 is open.
 EXPOSURE = {"coldstream-mdcatch@.service": 1.0}
 

@@ -111,7 +111,7 @@ def test_every_command_and_option_is_documented() -> None:
 
 def test_documented_scheme_settings_exist() -> None:
     known = set()
-    for scheme in ("prep", "proc"):
+    for scheme in ("prep", "proc", "refine"):
         folder = ROOT / "schemer" / "templates" / scheme
         for table in star.load(folder / "scheme.star").values():
             for label in table.columns:

@@ -5,12 +5,15 @@ import pytest
 
 from services.kit.errors import Code
 from services.kit.events import (
+    ClassesAveraged,
     MicrographImported,
     MicrographRefused,
     MovieImported,
     MovieRefused,
     MovieSeen,
     ResultsOutdated,
+    SelectionAnswered,
+    SelectionDue,
     SessionClosed,
     SessionOpened,
     SessionReopened,
@@ -18,6 +21,7 @@ from services.kit.events import (
     WaitStarted,
 )
 from services.kit.ledger import STAGES, Counts, Ledger
+from services.stories import status_lines
 from tests.books import Books
 from tests.report_session import extracted, fitted, settled
 
@@ -229,3 +233,39 @@ def test_a_movie_that_is_refused_after_it_was_processed_does_not_keep_a_session_
     books.add("prep", MicrographRefused(movie="m2", stage="motioncorr", code="POISON", detail="x"))
     ledger.update()
     assert ledger.at_rest(), "proc has what prep has not any more"
+
+
+def test_a_selection_that_is_due_keeps_a_session_open(books, ledger):
+    books.add("prep", SettingsApplied(digest="d"))
+    books.add("proc", SettingsApplied(digest="d"))
+    books.add("mdcatch", SessionClosed(seen=0, settled=0, refused=0, waiting=0))
+
+    def due(visit: int) -> SelectionDue:
+        label, process = "relion.select.class2dauto", f"Class2D/job{visit:03d}/"
+        return SelectionDue(
+            node="select_parts", label=label, process=process, visit=visit, options={}, key=label
+        )
+
+    def answered(visit: int, outcome) -> SelectionAnswered:
+        return SelectionAnswered(
+            process="Class2D/job001/", visit=visit, job="Select/job002/", outcome=outcome
+        )
+
+    averaged = ClassesAveraged(
+        process="Class2D/job001/", iteration=9, particles=9, optimiser="o", montage="m"
+    )
+    books.add("proc", averaged)  # of a time before there was a ranker: nobody is asked
+    ledger.update()
+    assert ledger.selection.status == "none" and ledger.settled()
+    books.add("proc", due(1), averaged)
+    ledger.update()
+    assert ledger.selection.status == "due" and not ledger.settled()
+    books.add("proc", answered(1, "asks"))  # a person may never come
+    ledger.update()
+    assert ledger.settled() and "a person is asked" in "\n".join(status_lines(ledger))
+    books.add("proc", due(2), averaged, answered(1, "selected"))  # of the one before
+    ledger.update()
+    assert ledger.selection.status == "due"
+    books.add("proc", answered(2, "refused"))
+    ledger.update()
+    assert ledger.settled() and ledger.as_json()["selection"]["status"] == "refused"  # type: ignore[index]

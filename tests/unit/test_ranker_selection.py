@@ -184,3 +184,13 @@ def test_labels_that_do_not_exist_are_refused():
         targets([1, 7])
     with pytest.raises(RankerError, match="job between 0 and 1"):
         targets([1], job_score=1.5)
+
+
+def test_without_automatic_selection_only_a_person_keeps_classes():
+    rules = Rules(low=0.3, ask=0.1, automatic=False)
+    chosen = select(SCORES, SIZES, rules)
+    assert chosen.outcomes == ["ask", "ask", "drop", "ask", "drop", "ask", "drop"]
+    assert chosen.order == [] and "automatic selection is off" in chosen.warnings[0]
+    chosen = select(SCORES, SIZES, rules, {2: True, 4: False, 7: True})
+    assert chosen.outcomes == ["ask", "keep", "drop", "drop", "drop", "ask", "keep"]
+    assert chosen.order == [1, 6] and chosen.reasons[1] == "person"

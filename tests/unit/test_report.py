@@ -10,12 +10,14 @@ from PIL import Image
 from services.kit.events import (
     ClassesAveraged,
     ClassesIterated,
+    ClassesRanked,
     MicrographCorrected,
     MicrographCtf,
     MovieSeen,
     MovieSettled,
     ParticlesExtracted,
     ParticlesPicked,
+    RankingRefused,
     ResultsOutdated,
     SessionOpened,
     SessionReopened,
@@ -28,7 +30,7 @@ from services.report import readings
 from services.report.ctfplots import like_model
 from services.report.facts import ReportFacts, ledger, set_aside, stories
 from services.report.flow import latencies
-from services.report.gallery import class_sheet
+from services.report.gallery import class_sheet, selection_sheet
 from services.report.html import write_report
 from services.report.thumbnails import montage, thumbnail, uri
 from services.report.values import rows_of
@@ -318,10 +320,74 @@ def test_classes_are_shown_as_they_are_now(tmp_path: Path) -> None:
     assert sheet[1] == uri((project / montage_path).read_bytes())
     (project / now).mkdir()
     Image.fromarray(np.full((20, 30), 9, np.uint8)).save(project / now / "run_classes.png")
+    journal.add(960.0, "ranker", RANKED)
+    (project / RANKED.job).mkdir(parents=True)
+    Image.fromarray(np.full((20, 30), 7, np.uint8)).save(project / RANKED.sheet)
     page = write_report(
         project, tmp_path / "r.html", ReportFacts(session="S", events=journal.events)
     )
     assert uri((project / now / "run_classes.png").read_bytes()) in page.read_text()
+    assert uri((project / RANKED.sheet).read_bytes()) in page.read_text()
+    assert "the quantile 0.5 of the scores" in page.read_text()
     (project / now / "run_classes.png").unlink()
     (project / montage_path).unlink()
     assert class_sheet(project, journal.events) is None
+
+
+RANKED = ClassesRanked(
+    order=1,
+    process="Class2D/job007/",
+    visit=1,
+    iteration=200,
+    is_final=True,
+    optimiser="o",
+    job="Select/job008/",
+    stack="s",
+    scores=(0.9, 0.2, 0.05),
+    outcomes=("keep", "ask", "drop"),
+    threshold=0.31,
+    threshold_note="threshold 0.31: the quantile 0.5 of the scores of this session's classes",
+    ask_threshold=0.1,
+    automatic=True,
+    mode="coldstream",
+    weights="/opt/w.safetensors",
+    weights_digest="d",
+    total=1234,
+    particles=567,
+    overrides=1,
+    sheet="Select/job008/rank_classes.png",
+    remarks=("protein is bright in only 1 of 3 classes",),
+    took_s=0.1,
+)
+
+
+def test_the_selection_is_shown_with_its_threshold(tmp_path: Path) -> None:
+    project, journal = tmp_path / "project", tell_session(2)
+    assert selection_sheet(project, journal.events) is None
+    journal.add(900.0, "ranker", RANKED)
+    (project / RANKED.job).mkdir(parents=True)
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(project / RANKED.sheet)
+    told = selection_sheet(project, journal.events)
+    assert told is not None and told[1] == uri((project / RANKED.sheet).read_bytes())
+    text = "\n".join(told[0])
+    for words in (
+        "1 classes kept, 1 for a person to decide, 1 dropped; 567 of 1,234 particles",
+        "the quantile 0.5 of the scores",
+        "w.safetensors, mode coldstream",
+        "1 classes are decided by a person",
+        "bright in only 1 of 3",
+    ):
+        assert words in text
+    refused = RankingRefused(
+        order=2,
+        process="Class2D/job007/",
+        visit=1,
+        iteration=200,
+        is_final=True,
+        job=RANKED.job,
+        reason="no_model",
+        detail="there are no weights",
+    )
+    journal.add(950.0, "ranker", refused)
+    lines = ["Class2D/job007/: iteration 200 has no scores. there are no weights"]
+    assert selection_sheet(project, journal.events) == (lines, None)

@@ -98,6 +98,28 @@ def test_the_shipped_schemes_ask_for_no_graphics_card_and_no_mpi(name):
     assert templates.shipped("proc").scheme.bools["do_log"].value is True
 
 
+@pytest.mark.parametrize("name", templates.OWN)
+def test_a_scheme_of_our_own_is_sound_and_runs_anywhere(tmp_path, name):
+    templates.install(tmp_path, "proc")  # whose particles it takes
+    scheme = starfile.load(templates.install(tmp_path, name))
+    assert check.errors(scheme) == []
+    for job in scheme.jobs:
+        content = JobFile.load(tmp_path / "Schemes" / name / job / "job.star")
+        kind = jobs.find(content.label)
+        assert set(content.options) == set(kind.options)
+        assert content.options.get("use_gpu", "No") == "No"
+        assert content.options.get("nr_mpi", "1") == "1"
+        filled = fill_options(
+            content.options, kind.kinds, scheme.name, initial(scheme), ProjectWorld(tmp_path)
+        )
+        assert not any("$$" in value for value in filled.options.values())
+    proc = templates.shipped("proc").scheme
+    shared_names = set(scheme.floats) & set(proc.floats)
+    assert {"min_nr_parts_3d", "current_nr_parts"} <= shared_names
+    for variable in shared_names:
+        assert scheme.floats[variable] == proc.floats[variable]
+
+
 def test_a_scheme_that_runs_is_not_changed(tmp_path):
     folder = templates.install(tmp_path, "prep")
     before = {path: path.read_bytes() for path in folder.rglob("*.star")}

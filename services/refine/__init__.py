@@ -1,0 +1,1 @@
+"""refine: maps in three dimensions while the session runs."""
