@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from schemer import templates
+from schemer import starfile, templates
 from schemer.errors import SchemeError
 from schemer.project import Project
 from services.kit import session as sessions
@@ -53,8 +53,9 @@ def set_up(
     session = _session(layout, raw, changes, settings, site or Site())
     _link_movies(layout.project, Path(session.raw))
     Project(layout.project).init()
-    settings = {**(_of_the_model() if is_new else {}), **_scheme_settings(session)}
     try:
+        of_model = _of_the_model() if is_new and _ranks(layout.project) else {}
+        settings = {**of_model, **sessions.scheme_settings(session)}
         for name in templates.SHIPPED:
             templates.install(layout.project, name, settings)
     except SchemeError as error:
@@ -112,20 +113,10 @@ def _link_movies(project: Path, raw: Path) -> None:
         link.symlink_to(raw)
 
 
-def _scheme_settings(session: Session) -> dict[str, str]:
-    settings: dict[str, str] = {}
-    diameter = session.particle_diameter_A
-    if diameter is not None:
-        # relion_it's rules: shortest over longest diameter 0.83, mask 1.1 times the diameter.
-        settings |= {
-            "proc__autopick__log_diam_min": f"{diameter / 1.2:g}",
-            "proc__autopick__log_diam_max": f"{diameter:g}",
-            "proc__class2d__particle_diameter": f"{1.1 * diameter:g}",
-            "proc__inimodel3d__particle_diameter": f"{1.1 * diameter:g}",
-            "proc__refine3d__particle_diameter": f"{1.1 * diameter:g}",
-        }
-    settings |= session.settings
-    return {**_for_refine(settings), **settings}
+def _ranks(project: Path) -> bool:
+    """Say whether the Scheme proc selects classes; one that is there already may not."""
+    folder = project / "Schemes" / "proc"
+    return not (folder / "scheme.star").exists() or "select_parts" in starfile.load(folder).jobs
 
 
 def _of_the_model() -> dict[str, str]:
@@ -136,17 +127,3 @@ def _of_the_model() -> dict[str, str]:
         return {}
     threshold = weights.read(weights.DEFAULT).threshold
     return {"proc__select_parts__rank_threshold": f"{threshold:.4g}"}
-
-
-# What the Scheme refine has of RELION's proc, by the beginning of its key.
-_THREE_D = ("inimodel3d__", "refine3d__", "min_nr_parts_3d", "iniref")
-
-
-def _for_refine(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return what RELION's keys, those of the Scheme proc, mean for the Scheme refine."""
-    found = {}
-    for key, value in settings.items():
-        scheme, _, name = key.partition("__")
-        if scheme == "proc" and name.startswith(_THREE_D):
-            found[f"refine__{name}"] = value
-    return found

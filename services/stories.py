@@ -79,6 +79,7 @@ def selection_lines(now: Selection) -> Iterator[str]:
         "due": "the ranker is at work",
         "selected": f"{now.particles} particles are selected",
         "asks": "a person is asked; nothing goes on before",
+        "nothing": "no class is selected",
         "refused": "nothing is selected",
     }
     yield f"selection: {now.job or 'a new job'}: {words[now.status]}"

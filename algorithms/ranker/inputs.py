@@ -15,6 +15,8 @@ from algorithms.formats.star import StarError, Table
 from algorithms.ranker.types import LEAST_PARTICLES, ClassSet, RankerError
 
 UNKNOWN = 99.0  # accuracies above it are not known
+# Anything else that the system refuses is a fault of the machine, which may pass.
+UNREADABLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,7 @@ def read(folder: Path, optimiser: str) -> Classified:
         return _read(folder, optimiser)
     except (StarError, FormatError) as error:
         raise RankerError(str(error)) from error
-    except OSError as error:
+    except UNREADABLE as error:
         raise RankerError(f"{error.filename}: {error.strerror}") from error
 
 

@@ -29,6 +29,8 @@ from algorithms.ranker.selection import DEFAULT_THRESHOLD
 from algorithms.ranker.types import RankerError
 
 MAX_BYTES = 64 * 1024 * 1024
+# Anything else that the system refuses is a fault of the machine, which may pass.
+UNREADABLE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 KIND = "coldstream class ranker"
 # What the card of weights that are given to others says.
 CARD = ("training_set", "label_rule", "splits", "metrics", "limits", "licence")
@@ -99,7 +101,7 @@ def read(path: Path) -> Weights:
         if path.stat().st_size > MAX_BYTES:
             raise RankerError(f"{path} is larger than {MAX_BYTES} bytes: it is no weights file")
         content = path.read_bytes()
-    except OSError as error:
+    except UNREADABLE as error:
         raise RankerError(f"the weights {path} cannot be read: {error.strerror}") from error
     return loads(content, str(path))
 

@@ -32,6 +32,8 @@ TURN_S = 0.5
 # Views (STAR files) are rewritten at most this often, and never take more than a tenth of the time.
 RENDER_S = 0.5
 RENDER_SHARE = 0.1
+# What the services fold into their states: raise it whenever a fold or a state changes.
+STATE_VERSION = "2"
 
 S = TypeVar("S")
 
@@ -171,7 +173,7 @@ class Host:
         self.service, self.layout, self.log, self.source = service, layout, log, source
         layout.make()
         self.journal = Journal(layout.journal(service.name), service.name, session)
-        self._code = f"{CODE_VERSION}:{service.state_type.__qualname__}"
+        self._code = f"{CODE_VERSION}.{STATE_VERSION}:{service.state_type.__qualname__}"
         self.state = self._replay()
         self._context = zmq.Context()
         self._producer = Producer(

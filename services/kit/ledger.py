@@ -27,6 +27,7 @@ from services.kit.events import (
     ParticlesExtracted,
     PickingDrifted,
     ResultsOutdated,
+    SelectionDue,
     SessionClosed,
     SessionOpened,
     SessionReopened,
@@ -133,7 +134,9 @@ class Ledger:
     def _take(self, stage: str, event: Event) -> None:
         if self.events is not None:
             self.events.append(event)
-        self.selection.take(event.body)
+        # The ranker notes what it is asked for; proc, which asks, may have had the answer since.
+        if stage != "ranker" or not isinstance(event.body, SelectionDue):
+            self.selection.take(event.body)
         self.refinement.take(event)
         if stage in self.entries:
             self._take_movie(stage, event)

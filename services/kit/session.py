@@ -1,6 +1,7 @@
 """What a session was set up with: one file, written once by the command line, read by services."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -82,3 +83,34 @@ def check_raw(raw: Path, project: Path, option: str = "--raw") -> Path:
     if raw.resolve().is_relative_to(project.resolve()) or project.resolve() == raw.resolve():
         raise Misuse(f"{option} {raw} lies inside the project {project}: keep them apart")
     return raw
+
+
+def scheme_settings(session: Session) -> dict[str, str]:
+    """Return the settings of a session's Schemes, in relion_it's form."""
+    settings: dict[str, str] = {}
+    diameter = session.particle_diameter_A
+    if diameter is not None:
+        # relion_it's rules: shortest over longest diameter 0.83, mask 1.1 times the diameter.
+        settings |= {
+            "proc__autopick__log_diam_min": f"{diameter / 1.2:g}",
+            "proc__autopick__log_diam_max": f"{diameter:g}",
+            "proc__class2d__particle_diameter": f"{1.1 * diameter:g}",
+            "proc__inimodel3d__particle_diameter": f"{1.1 * diameter:g}",
+            "proc__refine3d__particle_diameter": f"{1.1 * diameter:g}",
+        }
+    settings |= session.settings
+    return {**_for_refine(settings), **settings}
+
+
+# What the Scheme refine has of RELION's proc, by the beginning of its key.
+_THREE_D = ("inimodel3d__", "refine3d__", "min_nr_parts_3d", "iniref")
+
+
+def _for_refine(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return what RELION's keys, those of the Scheme proc, mean for the Scheme refine."""
+    found = {}
+    for key, value in settings.items():
+        scheme, _, name = key.partition("__")
+        if scheme == "proc" and name.startswith(_THREE_D):
+            found[f"refine__{name}"] = value
+    return found

@@ -66,7 +66,7 @@ class Ranking(Flow):
             outcome, particles, detail = "refused", 0, body.detail
         else:
             is_open = not body.automatic or "ask" in body.outcomes
-            outcome = "selected" if body.particles else "asks" if is_open else "refused"
+            outcome = "selected" if body.particles else "asks" if is_open else "nothing"
             particles, detail = body.particles, "" if body.particles else "no class is selected"
         yield SelectionAnswered(
             process=body.process,
@@ -87,7 +87,7 @@ class Ranking(Flow):
             yield JobStarted(scheme=self.scheme.name, node=NODE, process=answer.job, label=LABEL)
             started = machine.JobStarted(node=NODE, process=answer.job)
             yield from self._step(state, started)
-        if answer.outcome == "refused":
+        if answer.outcome in ("nothing", "refused"):
             reason = f"{answer.job or NODE}: {answer.detail}"[:500]
             yield from self._step(state, machine.JobFailed(pass_id=number, reason=reason, at=at))
             return

@@ -13,6 +13,7 @@ import msgspec
 from services.kit.events import (
     Body,
     ClassesAveraged,
+    ClassesFailed,
     ClassesIterated,
     ClassesRanked,
     ClassOverridden,
@@ -73,6 +74,8 @@ class Ranker:
         match body:
             case SelectionDue():
                 state.asked[body.process] = body
+            case ClassesFailed() if body.process is not None:
+                state.given_up.add(body.process)
             case RankingDue():
                 state.order = body.order
                 state.queue[body.order] = state.last[selection(body)] = body
@@ -123,6 +126,8 @@ class Ranker:
                         is_final=body.is_final,
                         because="options",
                     )
+            case ClassesFailed() if body.process in state.asked:
+                yield body
             case ClassesIterated() | ClassesAveraged() if body.optimiser:
                 asked = state.asked.get(body.process)
                 if asked is not None:
@@ -169,6 +174,8 @@ class Ranker:
 
     def _ruled(self, state: RankerState, ruling: Ruling) -> Iterator[Body]:
         """Note what a person decided of a class, and select anew from the same scores."""
+        if state.ranked[ruling.of].stack != ruling.stack:
+            return  # an iteration has come since it was read: its sender is told so
         told = msgspec.structs.asdict(ruling)
         of = told.pop("of")
         yield ClassOverridden(**told)
@@ -242,7 +249,8 @@ class Ranker:
             answer, last = state.answers.get(of), state.last[of]
             if answer is not None and answer.is_final:
                 self._jobs.describe(process, state.asked[last.process], last.optimiser)
-            self._jobs.show(process, "Running" if of in busy else _status(answer))
+            is_over = last.process in state.given_up
+            self._jobs.show(process, "Running" if of in busy else _status(answer, is_over))
 
     def begin(self, state: RankerState) -> None:
         """Nothing to do: `render` shows all."""
@@ -286,10 +294,10 @@ def _about(due: RankingDue) -> dict[str, Any]:
     return {name: getattr(due, name) for name in names}
 
 
-def _status(answer: ClassesRanked | RankingRefused | None) -> str:
-    """Return how a selection is shown that nothing is due of."""
+def _status(answer: ClassesRanked | RankingRefused | None, is_over: bool) -> str:
+    """Return how a selection is shown that nothing is due of; its classification may be over."""
     if answer is None or not answer.is_final:
-        return "Running"
+        return "Aborted" if is_over else "Running"
     if isinstance(answer, RankingRefused):
         return "Failed"
     if answer.particles:

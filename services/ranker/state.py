@@ -28,6 +28,7 @@ class RankerState(msgspec.Struct, kw_only=True):
     answers: dict[str, Answer] = {}  # selection -> its last answer
     finals: dict[str, tuple[float, ...]] = {}  # selection -> scores of its last whole iteration
     overrides: dict[str, dict[int, ClassOverridden]] = {}  # by stack, by class
+    given_up: set[str] = set()  # classifications that have ended without a result
 
     def head(self) -> RankingDue | None:
         """Return what is to be done now."""

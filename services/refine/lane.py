@@ -84,6 +84,9 @@ class RefineLane:
     def _start(self, state: RefineState, work: Work) -> None:
         """Start the process; that it is begun stands in the journal."""
         folder = self._folder(work.process)
+        if not folder.is_dir():
+            raise ProjectError(f"somebody has deleted {work.process}")
+        self._shell.show_status(work.process, "Running")
         label, options = self._shell.job(state, work.node)
         options = self._keep_particles(work.process, options)
         told = {
@@ -92,7 +95,6 @@ class RefineLane:
             "inputs": [options[name] for name in ("fn_img", "fn_ref", "fn_in") if name in options],
             "continue": work.iteration > 0,
         }
-        self._shell.show_status(work.process, "Running")
         atomic_write(folder / "job.json", msgspec.json.encode(told))
         self._process.start(work.process)
         self._attempt = None

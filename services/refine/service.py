@@ -78,6 +78,8 @@ class Refine:
                     state.held = came
                 else:
                     state.newest, state.is_tried = came, False
+                    if state.held is not None and state.held.process == came.process:
+                        state.held = None  # a selection made anew never leads back to all
             case SchemeMoved():
                 for move in body.moves:
                     self._fold_move(state, move)
@@ -132,6 +134,10 @@ class Refine:
 
     def _started(self, state: RefineState, at: float) -> Iterator[Body]:
         """Take the settings over; what other ones make due again is begun again, and no more."""
+        if not self._active:
+            return
+        if state.held is not None and not self._selects:
+            yield sets.released(state.held, "classes are not selected any more")
         yield from self._moved(state, tuple(self._settings_moves(state)))
         first = self._first_changed(state)
         for one in list(state.machine.passes.values()):
@@ -139,7 +145,7 @@ class Refine:
                 first = ""  # the pass has not come there yet
         if first and state.work is not None:
             yield from self._fails(state, state.work, "outdated", "options are other ones now", at)
-        begins = state.has_failed and not first
+        begins = state.has_failed and not first and not state.machine.passes
         yield SettingsApplied(digest=self._settings)
         if begins or (first and not state.machine.jobs[_ORDER[0]].has_started):
             first = _ORDER[0]
@@ -256,7 +262,7 @@ class Refine:
     def perform(self, state: RefineState) -> Iterator[JobMade]:
         """Give a folder to the job that a pass has reached."""
         node = state.due()
-        if node and state.work is None:
+        if node and state.work is None and self._active:
             process, label = self._shell.make_job(state, node, visit=str(state.made + 1))
             yield JobMade(node, process, label)
 

@@ -1,13 +1,14 @@
 """From events of proc to the particles that can be refined. Pure.
 
 Where classes are selected, the particles of a classification are held until the selection has
-answered. They are taken then if it could not be made; one that asks a person is waited for.
+answered. They are taken then if it could not be made; one that asks a person is waited for, and
+where no class is kept nothing is taken.
 """
 
 from collections.abc import Iterator
 
 from services.kit.events import Body, ClassesAveraged, ParticlesTaken, SelectionAnswered
-from services.refine.state import RefineState
+from services.refine.state import ParticleSet, RefineState
 
 
 def of_classes(body: ClassesAveraged, *, held: bool) -> ParticlesTaken:
@@ -32,10 +33,15 @@ def of_answer(body: SelectionAnswered, state: RefineState) -> Iterator[Body]:
             is_selected=True,
         )
     elif body.outcome == "refused" and held is not None and held.process == body.process:
-        yield ParticlesTaken(
-            process=held.process,
-            table=held.table,
-            particles=held.particles,
-            is_selected=False,
-            detail=f"not selected: {body.detail}"[:4000],
-        )
+        yield released(held, f"not selected: {body.detail}"[:4000])
+
+
+def released(held: ParticleSet, detail: str) -> ParticlesTaken:
+    """Return a set that was held, as one that can be refined."""
+    return ParticlesTaken(
+        process=held.process,
+        table=held.table,
+        particles=held.particles,
+        is_selected=False,
+        detail=detail,
+    )

@@ -71,7 +71,7 @@ class RefineShell(SchemeShell):
 def selects_particles(project: Path) -> bool:
     """Say whether classes are selected before their particles are refined."""
     path = project / "Schemes" / "proc" / "select_parts" / "job.star"
-    return JobFile.load(path).options.get("do_class_ranker") == "Yes"
+    return path.exists() and JobFile.load(path).options.get("do_class_ranker") == "Yes"
 
 
 def _key(node: str, options: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from schemer.jobs import JobFile
 from services.kit.events import (
     ClassesRanked,
     JobStarted,
@@ -128,7 +129,8 @@ def test_a_pass_waits_for_the_ranker_and_goes_on_with_its_particles(live):
     live.arrive(0, 1)
     optimiser = live.finish()
     (asked,) = live.events(SelectionDue)
-    assert asked.options["rank_threshold"] == "0.15" and asked.visit == 1
+    node = JobFile.load(live.layout.project / "Schemes/proc/select_parts/job.star")
+    assert asked.options["rank_threshold"] == node.options["rank_threshold"] and asked.visit == 1
     assert asked.label == "relion.select.class2dauto" and asked.optimiser is None
     process = asked.process
     assert asked.options["fn_model"].startswith(process) and optimiser.startswith(process)
@@ -173,7 +175,8 @@ def test_a_pass_ends_where_nothing_is_passed_on(live):
     live.say(1)
     assert live.nodes()[-1] == "select_parts"
     live.say(2, ("drop", "drop"), particles=0)
-    assert live.events(SelectionAnswered)[-1].detail == "no class is selected"
+    told = live.events(SelectionAnswered)[-1]
+    assert (told.outcome, told.detail) == ("nothing", "no class is selected")
     assert "select_parts" not in live.nodes()
 
 

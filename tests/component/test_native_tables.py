@@ -110,7 +110,7 @@ def test_a_wrong_option_is_told_with_its_value(chain, tmp_path, process, changes
     [
         ("", "does not describe a job"),
         ('{"type": "relion.extract"}', "missing required field `options`"),
-        ('{"type": "relion.refine3d", "options": {}}', "relion.refine3d is not done here"),
+        ('{"type": "relion.multibody", "options": {}}', "relion.multibody is not done here"),
     ],
 )
 def test_a_folder_without_a_job_is_told(tmp_path, content, said):

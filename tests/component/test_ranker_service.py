@@ -1,8 +1,10 @@
 """The live ranker: what it answers to iterations, to other options, to people, and to bad input."""
 
+import errno
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -14,14 +16,22 @@ from algorithms.ranker.architecture import Widths
 from algorithms.ranker.constants import RELION
 from algorithms.ranker.trainingset import records
 from algorithms.ranker.types import UNSCORED
+from schemer import starfile, templates
 from schemer.jobs import JobFile
 from schemer.project import Project
 from services.kit.errors import Misuse
-from services.kit.events import ClassesRanked, ClassOverridden, RankingDue, RankingRefused
+from services.kit.events import (
+    ClassesFailed,
+    ClassesRanked,
+    ClassOverridden,
+    RankingDue,
+    RankingRefused,
+)
 from services.kit.host import Arrived, Finished
 from services.kit.journal import Draft
 from services.kit.ledger import Ledger
 from services.ranker import overriding
+from services.ranker.service import Ruling
 from services.ranker.state import RankerState
 from services.setup import set_up
 from services.stories import status_lines
@@ -321,6 +331,49 @@ def test_its_state_can_be_kept_in_a_snapshot(live):
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=RankerState) == state
 
 
+def test_a_selection_of_a_classification_that_failed_is_shown_as_aborted(live):
+    live.come(due(-5.0), iterated())
+    assert live.status() == "Running"
+    live.come(ClassesFailed(process="Class2D/job099/", reason="failed", detail="not asked about"))
+    assert live.status() == "Running"
+    live.come(ClassesFailed(process=CLASSES, reason="failed", detail="no"))
+    assert live.status() == "Aborted"
+    live.end()
+    live.start()
+    live.act()
+    assert live.status() == "Aborted"
+    live.come(due(-4.0, optimiser=averaged().optimiser, iteration=25))  # other options
+    assert live.status() == "Aborted"
+    live.come(due(-5.0, visit=2), averaged())
+    assert live.status("Select/job003/") == "Succeeded"
+    live.come(ClassesFailed(process=CLASSES, reason="outdated", detail="other options"))
+    assert live.status("Select/job003/") == "Succeeded"
+
+
+def test_a_decision_on_averages_that_have_changed_since_is_not_noted(live):
+    (first,) = ranked(live.come(due(-5.0), iterated()))
+    ruling = Ruling(of=f"{CLASSES} 1", job=JOB, stack="other", number=1, keep=True)
+    before = len(live.events())
+    live.driver.handle([ruling])
+    live.driver.commit()
+    assert len(live.events()) == before
+    live.driver.handle([msgspec.structs.replace(ruling, stack=first.stack)])
+    live.driver.commit()
+    assert len(live.events()) == before + 2
+
+
+def test_faults_of_the_machine_are_no_fault_of_the_files(live, monkeypatch):
+    def broken(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    with pytest.raises(OSError, match="Too many"):
+        weights.read(live.project / "w.safetensors")
+    monkeypatch.setattr(star, "load", broken)
+    with pytest.raises(OSError, match="Too many"):
+        inputs.read(live.project, OPTIMISER)
+
+
 def test_files_that_are_gone_are_told(live):
     (live.project / averaged().optimiser).unlink()
     told = refused(live.come(due(-5.0), averaged()))
@@ -436,6 +489,14 @@ def test_a_new_session_begins_with_the_threshold_of_the_model(live, tmp_path, mo
     monkeypatch.setattr(weights, "DEFAULT", live.project / "none.safetensors")
     assert float(threshold("P")) == pytest.approx(wanted, rel=1e-3)  # a session keeps its own
     assert threshold("R") == "0.15"
+    monkeypatch.setattr(weights, "DEFAULT", live.project / "released.safetensors")
+    other = starfile.load(tmp_path / "R/Schemes/prep")
+    folder = tmp_path / "S/Schemes/proc"  # of a person, who selects no classes
+    templates.write(
+        folder, templates.Definition(other, templates.read(tmp_path / "R/Schemes/prep").jobs)
+    )
+    set_up(tmp_path / "S", tmp_path / "raw", {}, {})
+    assert not (folder / "select_parts").exists()
 
 
 def test_what_is_decided_while_nothing_runs_is_carried_out_later(live, capsys):

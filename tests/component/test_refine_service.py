@@ -14,6 +14,8 @@ import pytest
 from algorithms.formats import mrc, star
 from schemer import templates
 from schemer.project import Project
+from services.kit import session as config
+from services.kit.errors import Misuse
 from services.kit.events import (
     SCHEMA,
     Body,
@@ -26,12 +28,14 @@ from services.kit.events import (
     MapRefined,
     ParticlesTaken,
     SelectionAnswered,
+    SettingsApplied,
 )
-from services.kit.host import Arrived
+from services.kit.host import Arrived, Started
 from services.kit.jobprocess import PROGRAM, JobProcess
 from services.kit.journal import Journal, Reader
 from services.kit.ledger import Ledger
 from services.kit.paths import Layout
+from services.refine.build import build
 from services.refine.lane import RefineLane
 from services.refine.service import MAX_ATTEMPTS, Refine
 from services.refine.shell import RefineShell
@@ -274,6 +278,21 @@ def test_the_selection_is_waited_for(session: Session) -> None:
     assert session.options()["fn_img"] == "Class2D/job002/run_it200_data.star"
 
 
+@pytest.mark.parametrize("session", [{"selects": True}], indirect=True)
+def test_classes_that_were_not_kept_are_not_refined(session: Session) -> None:
+    session.averaged(1, 5000)
+    session.hear(answered(1, "selected", 300), answered(1, "refused"))  # made anew, in vain
+    assert [one.is_selected for one in session.events(ParticlesTaken)] == [False, True]
+    session.averaged(2, 5000)
+    session.hear(answered(2, "nothing"))
+    assert session.state.work is None and session.state.newest.particles == 300
+    session.selects = False
+    session.start()  # classes are not selected any more
+    assert session.state.held is None and session.state.work.particles == 5000
+    session.start()
+    assert len(session.events(ParticlesTaken)) == 4
+
+
 def test_a_job_that_fails_ends_the_pass_and_the_service_goes_on(session: Session) -> None:
     session.averaged(1, 400)
     process = session.state.work.process
@@ -295,6 +314,10 @@ def test_a_job_that_fails_ends_the_pass_and_the_service_goes_on(session: Session
     assert session.state.given_up == second
     session.start()  # a person has seen to it
     assert session.state.work is not None and session.state.work.particles == 600
+    # One more start, while the pass of that one is under way: what failed before it is no matter.
+    session.state.has_failed = True
+    told = list(session.service.decide(session.state, Started(0.0)))
+    assert [type(body) for body in told] == [SettingsApplied]
 
 
 def test_other_options_begin_a_job_anew_and_more_threads_do_not(session: Session) -> None:
@@ -334,10 +357,41 @@ def test_switched_off_it_takes_note_and_begins_nothing(session: Session) -> None
     assert session.state.newest.particles == 5000 and session.state.work is None
     session.start()  # switched on
     assert session.state.work.particles == 5000
+    session.set(inimodel3d__sym_name="C2")
+    off = Refine(RefineShell(session.project), selects=False, active=False)
+    assert not list(off.decide(session.state, Started(0.0)))
+    session.state.work = None
+    assert not list(off.perform(session.state))
+
+
+def test_a_project_of_a_time_before_refine_gets_its_scheme(session: Session) -> None:
+    given = config.Session(name="s", raw="/raw", settings={"proc__min_nr_parts_3d": "77"})
+    shutil.rmtree(session.project / "Schemes/refine")
+    (session.project / "Schemes/proc/select_parts/job.star").unlink()
+    service, _ = build(session.layout, given)
+    assert service.scheme.floats["min_nr_parts_3d"].value == 77.0
+    (session.project / "Schemes/refine/refine3d/job.star").unlink()
+    with pytest.raises(Misuse, match="refine3d"):
+        build(session.layout, given)
+
+
+def test_a_job_that_is_deleted_is_over(session: Session) -> None:
+    table = session.project / "Class2D/job001/run_it200_data.star"
+    table.parent.mkdir(parents=True)
+    table.touch()
+    session.averaged(1, 500)
+    process = session.state.work.process
+    lane = RefineLane(session.shell, JobProcess(session.project, 12, ("/bin/true",)))
+    session.handle(*lane.poll(0.0, session.state)[0])
+    shutil.rmtree(session.project / process)
+    session.handle(*lane.poll(1.0, session.state)[0])
+    (failed,) = session.events(MapFailed)
+    assert failed.reason == "aborted" and session.state.work is None
+    lane.close()
 
 
 def test_what_proc_calls_its_three_dimensional_jobs_is_meant_for_refine() -> None:
-    from services.setup import _for_refine
+    from services.kit.session import _for_refine
 
     given = {"proc__refine3d__sym_name": "D2", "proc__min_nr_parts_3d": "9", "prep__wait_sec": "1"}
     wanted = {"refine__refine3d__sym_name": "D2", "refine__min_nr_parts_3d": "9"}

@@ -6,6 +6,8 @@ import pytest
 from services.kit.errors import Code
 from services.kit.events import (
     ClassesAveraged,
+    ClassesDue,
+    ClassesFailed,
     MicrographImported,
     MicrographRefused,
     MovieImported,
@@ -235,37 +237,75 @@ def test_a_movie_that_is_refused_after_it_was_processed_does_not_keep_a_session_
     assert ledger.at_rest(), "proc has what prep has not any more"
 
 
+def selection_due(visit: int, *, is_final: bool = False) -> SelectionDue:
+    label, process = "relion.select.class2dauto", f"Class2D/job{visit:03d}/"
+    return SelectionDue(
+        node="select_parts",
+        label=label,
+        process=process,
+        visit=visit,
+        options={},
+        key=label,
+        is_final=is_final,
+    )
+
+
+def answered(visit: int, outcome) -> SelectionAnswered:
+    return SelectionAnswered(
+        process="Class2D/job001/", visit=visit, job="Select/job002/", outcome=outcome
+    )
+
+
+def averaged(visit: int) -> ClassesAveraged:
+    process = f"Class2D/job{visit:03d}/"
+    return ClassesAveraged(process=process, iteration=9, particles=9, optimiser="o", montage="m")
+
+
 def test_a_selection_that_is_due_keeps_a_session_open(books, ledger):
     books.add("prep", SettingsApplied(digest="d"))
     books.add("proc", SettingsApplied(digest="d"))
     books.add("mdcatch", SessionClosed(seen=0, settled=0, refused=0, waiting=0))
-
-    def due(visit: int) -> SelectionDue:
-        label, process = "relion.select.class2dauto", f"Class2D/job{visit:03d}/"
-        return SelectionDue(
-            node="select_parts", label=label, process=process, visit=visit, options={}, key=label
-        )
-
-    def answered(visit: int, outcome) -> SelectionAnswered:
-        return SelectionAnswered(
-            process="Class2D/job001/", visit=visit, job="Select/job002/", outcome=outcome
-        )
-
-    averaged = ClassesAveraged(
-        process="Class2D/job001/", iteration=9, particles=9, optimiser="o", montage="m"
-    )
-    books.add("proc", averaged)  # of a time before there was a ranker: nobody is asked
+    books.add("proc", averaged(1))  # of a time before there was a ranker: nobody is asked
     ledger.update()
     assert ledger.selection.status == "none" and ledger.settled()
-    books.add("proc", due(1), averaged)
+    books.add("proc", selection_due(1), averaged(1))
     ledger.update()
     assert ledger.selection.status == "due" and not ledger.settled()
     books.add("proc", answered(1, "asks"))  # a person may never come
     ledger.update()
     assert ledger.settled() and "a person is asked" in "\n".join(status_lines(ledger))
-    books.add("proc", due(2), averaged, answered(1, "selected"))  # of the one before
+    books.add("proc", selection_due(2), averaged(2), answered(1, "selected"))  # of the one before
     ledger.update()
     assert ledger.selection.status == "due"
     books.add("proc", answered(2, "refused"))
     ledger.update()
     assert ledger.settled() and ledger.as_json()["selection"]["status"] == "refused"  # type: ignore[index]
+
+
+def test_what_the_ranker_copies_is_not_due_once_more(books, ledger):
+    asked = selection_due(1, is_final=True)
+    books.add("proc", asked)
+    books.add("ranker", asked)
+    ledger.update()
+    assert ledger.selection.status == "due"
+    books.add("proc", answered(1, "nothing"))
+    ledger.update()
+    assert ledger.selection.status == "nothing"
+    assert "no class is selected" in "\n".join(status_lines(ledger))
+    books.add("proc", selection_due(1, is_final=True), answered(1, "selected"))
+    books.add("ranker", asked)  # read after the answer, though it was written before
+    ledger.update()
+    assert ledger.selection.status == "selected"
+
+
+def test_no_selection_is_due_for_ever(books, ledger):
+    books.add("proc", selection_due(1), averaged(1), selection_due(2), answered(1, "selected"))
+    books.add("proc", ClassesFailed(process="Class2D/job002/", reason="failed", detail="no"))
+    ledger.update()
+    assert ledger.selection.status == "selected", "the answer to the first came late"
+    due = ClassesDue(
+        node="class2d", key="k", is_new=False, streaming=True, micrographs=9, particles=9
+    )
+    books.add("proc", due, averaged(2))  # the ranker has been switched off
+    ledger.update()
+    assert ledger.selection.status == "selected"

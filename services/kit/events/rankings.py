@@ -32,7 +32,8 @@ class SelectionAnswered(Body, frozen=True, kw_only=True, tag="selection.answered
     process: Name
     visit: Count
     job: Name | None  # Select/job008/
-    outcome: Literal["selected", "asks", "refused"]
+    # "nothing": the classes have scores, and none is kept; "refused": they could not be scored
+    outcome: Literal["selected", "asks", "nothing", "refused"]
     particles: Count = 0  # selected ones
     detail: Text = ""
 
