@@ -13,7 +13,8 @@ from algorithms.orientation import euler
 from algorithms.refine.expectation import Work, ctf_columns
 from algorithms.refine.geometry import Disc, disc
 from algorithms.refine.images import ctf_values
-from algorithms.refine.projector import Plane, Slicer
+from algorithms.refine.projector import Lattice, Plane, Slicer
+from algorithms.refine.sizes import strict_shell
 from algorithms.refine.space import slicing
 from algorithms.refine.space.volume import Space
 from algorithms.refine.tables import Reference
@@ -78,6 +79,9 @@ def measure(
     plane = reference.plane
     pixels = disc(model.box, 2 * (plane.radius // plane.pad))
     pixels = pixels.take(pixels.shell > 0).inner()
+    if limit := strict_shell(model, options):
+        pixels = pixels.take(pixels.shell <= limit)
+    values = reference.values.to(torch.complex64).cpu()
     order = random.permutation(among)[: PARTICLES[model.dim]]
     axes = random.integers(0, 2, len(order))
     turned = random.integers(0, 3, len(order)) if model.dim == 3 else np.full(len(order), 2)
@@ -86,7 +90,7 @@ def measure(
     spectra = torch.zeros((model.n_classes, model.box // 2 + 1), dtype=torch.float64)
     for column, index in enumerate(order):
         angles = _turned(data.particles, int(index), int(turned[column]))
-        slices = _slices(reference, angles, pixels)
+        slices = _slices(values, plane, angles, pixels)
         weight = _weight(data, model, options, int(index), pixels)
         rotation, shift, spectrum = _of_particle(
             slices, weight, (pixels.jx, pixels.jy)[axes[column]] / model.box
@@ -108,9 +112,8 @@ def _turned(particles: Particles, index: int, axis: int) -> Tensor:
     return angles
 
 
-def _slices(reference: Reference, angles_deg: Tensor, pixels: Disc) -> Tensor:
+def _slices(values: Tensor, plane: Lattice, angles_deg: Tensor, pixels: Disc) -> Tensor:
     """Return slices of all references at poses (rot, tilt, psi), complex64 `[K, n, P]`."""
-    values, plane = reference.values.to(torch.complex64).cpu(), reference.plane
     if isinstance(plane, Plane):
         return Slicer(pixels, angles_deg[:, 2], plane).slices(values)
     assert isinstance(plane, Space)  # noqa: S101

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from algorithms.refine import fine, searches
+from algorithms.refine import fine, searches, sizes
 from algorithms.refine.fine import Batch, FinePass, Outcome, Pairs
 from algorithms.refine.images import CtfColumns, Preparer, check_images, ctf_values
 from algorithms.refine.lookups import Store
@@ -100,8 +100,15 @@ def _batch(
     batch, pairs, count = search(batch, indices)
     scaled = (model.ssnr > SCALE_SSNR).to(work.device)
     correlates = work.by_correlation
+    limit = sizes.strict_shell(model, options)
     second = FinePass(
-        batch, tables.fine, scaled, options.memory_bytes, store, correlation=correlates
+        batch,
+        tables.fine,
+        scaled,
+        options.memory_bytes,
+        store,
+        correlation=correlates,
+        limit=limit,
     )
     outcomes = []
     for first, end, some in second.groups(pairs):

@@ -155,6 +155,8 @@ class FinePass:
         Slices, and where images are added up.
     correlation
         Whether images and slices are compared by their correlation, without noise and priors.
+    limit
+        Last shell that is compared; what is added up has all shells. 0: no limit.
     """
 
     def __init__(
@@ -166,6 +168,7 @@ class FinePass:
         store: Store,
         *,
         correlation: bool = False,
+        limit: int = 0,
     ):
         self._batch, self._tables, self._store = batch, tables, store
         self._correlates = correlation
@@ -175,6 +178,8 @@ class FinePass:
         likely = torch.where(shell == 0, torch.zeros((), device=shell.device), precision)
         if correlation:
             likely = correlated(tables.pixels.take(inner)).to(precision)
+        if limit:
+            likely = torch.where(shell > limit, torch.zeros_like(likely), likely)
         transfer = batch.transfer[:, inner]
         # Moved to the centre of all shifts here, from where the shifts go both ways.
         self._masked = batch.masked[:, inner] * tables.turns.centre
@@ -220,7 +225,7 @@ class FinePass:
         if pairs.prior is not None:
             prior = prior + pairs.prior[:, None]
         if self._correlates:
-            prior = torch.zeros_like(prior)
+            prior = torch.where(torch.isinf(prior), prior, 0.0)  # closed classes stay closed
         prior = torch.where(pairs.parents, prior, -torch.inf)
         return (logs.reshape(len(logs), coarse, -1) + prior[..., None]).flatten(1)
 

@@ -116,7 +116,8 @@ def finish_with(
         model.references = masks.of_solvent(
             model.references, options.particle_diameter_A / model.pixel_A, model.solvent_mask
         )
-    model.resolution_shell = sizes.resolution_shell(model.ssnr)
+    if not by_correlation:  # after that the resolution is still the one of the first filter
+        model.resolution_shell = sizes.resolution_shell(model.ssnr)
 
 
 def _maximise(model: Model, lookup: Tables, sums: Accumulated) -> None:

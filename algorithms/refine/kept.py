@@ -1,6 +1,7 @@
 """The state beside the files: a run that was killed goes on exactly where it was."""
 
 import io
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,26 @@ class Kept(NamedTuple):
     model: Model
     particles: Known
     begun_with: str
+
+
+def told(value: object) -> str:
+    """Return what a run is told, but for what is as by default: later options change nothing.
+
+    Parameters
+    ----------
+    value
+        A dataclass, which may hold others; or a plain value, of which this is the `repr`.
+    """
+    if not is_dataclass(value):
+        return repr(value)
+    given = {field.name: getattr(value, field.name) for field in fields(value)}
+    default = {field.name: field.default for field in fields(value)}
+    words = [
+        f"{name}={told(one)}"
+        for name, one in sorted(given.items())
+        if default[name] is MISSING or one != default[name]
+    ]
+    return f"{type(value).__name__}({', '.join(words)})"
 
 
 def save(path: Path, kept: Kept) -> None:

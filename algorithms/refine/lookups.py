@@ -53,7 +53,10 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Accumulated:
-    """Sums of one half on the lattice, Hermitian: `[K, voxels]`, data complex128."""
+    """Sums of one half on the lattice, Hermitian: `[K, voxels]`.
+
+    Double precision in two dimensions; in three that of the E-step.
+    """
 
     data: Tensor
     weight: Tensor

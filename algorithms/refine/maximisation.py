@@ -10,7 +10,7 @@ from torch import Tensor
 
 from algorithms.refine import masks, projector
 from algorithms.refine.lookups import Accumulated, Tables, shell_means, shell_of_voxels
-from algorithms.refine.projector import Lattice
+from algorithms.refine.projector import Lattice, Plane
 from algorithms.refine.sizes import LEAST_SHELL
 from algorithms.refine.sums import Sums
 from algorithms.refine.types import Model, Moments
@@ -106,8 +106,14 @@ def reconstructed(sums: Accumulated, tau2: Tensor, fudge: float, plane: Lattice)
 
 
 def _map(values: Tensor, plane: Lattice) -> Tensor:
-    whole = plane.empty(values.shape[0], values)
-    return plane.map_of(projector.off_plane(values, plane, whole))
+    # Padded volumes are large: one class at a time.
+    few = len(values) if isinstance(plane, Plane) else 1
+    return torch.cat(
+        [
+            plane.map_of(projector.off_plane(some, plane, plane.empty(len(some), some)))
+            for some in values.split(few)
+        ]
+    )
 
 
 # ---- VDAM
@@ -132,7 +138,7 @@ def gradient(
     halves
         Residuals and weights of both halves.
     moments
-        Are updated.
+        Are updated; they are on the CPU, wherever the sums are.
     active
         Classes that are, bool `[K]`.
     tables
@@ -146,8 +152,9 @@ def gradient(
     g = torch.stack([half.data / half.weight.clamp(min=1.0) for half in halves])
     g = torch.where(inside, g, torch.zeros((), dtype=g.dtype, device=device))
     first = torch.stack([projector.on_plane(m, plane, within=False) for m in moments.first])
-    second = projector.on_plane(moments.second, plane, within=False)
-    is_new = (moments.first.abs().amax(-1) == 0.0).unsqueeze(-1)
+    first = first.to(device)
+    second = projector.on_plane(moments.second, plane, within=False).to(device)
+    is_new = (moments.first.abs().amax(-1) == 0.0).unsqueeze(-1).to(device)
     moved = torch.where(is_new, g, FIRST_DECAY * first.to(g.dtype) + (1.0 - FIRST_DECAY) * g)
     mean = (g[0] + g[1]) / 2.0
     apart = (g[1] - g[0]).abs() ** 2 / (mean.abs() ** 2 + TINY)
@@ -156,8 +163,8 @@ def gradient(
     moved = torch.where(update, moved, first.to(g.dtype))
     spread = torch.where(update, spread, second.double())
     for half in range(2):
-        projector.off_plane(moved[half].to(torch.complex64), plane, moments.first[half])
-    projector.off_plane(spread.float(), plane, moments.second)
+        projector.off_plane(moved[half].to(torch.complex64).cpu(), plane, moments.first[half])
+    projector.off_plane(spread.float().cpu(), plane, moments.second)
     direction = (moved[0] + moved[1]) / 2.0 / (torch.sqrt(spread) + TINY)
     direction = torch.where(inside, direction, torch.zeros((), dtype=g.dtype, device=device))
     noise = shell_means((moved[0] - moved[1]).abs(), shell, shells)

@@ -212,11 +212,11 @@ class Run:
         particles = joining.known(self.data, self._keys)
         kept.save(self._state_file(), Kept(self.model, particles, self._begun_with()))
 
-    def _begun_with(self) -> str:
+    def _begun_with(self, told: Callable[[object], str] = kept.told) -> str:
         """Return what a run must not change; EM may go on for more iterations."""
         iterations = self.options.iterations if self.options.gradient else 0
         options = replace(self.options, iterations=iterations, batch=0, memory_bytes=0)
-        return repr(options) + (
+        return told(options) + (
             f" {self._before.root.parent.name}/{self._before.root.name}" if self._before else ""
         )
 
@@ -229,10 +229,13 @@ class Run:
             It was begun with other particles or options.
         """
         found = kept.load(self._state_file())
-        if found is None or (self._before and found.begun_with != self._begun_with()):
+        # Older states name all options, by `repr`.
+        is_same = found is not None and (
+            found.begun_with in (self._begun_with(), self._begun_with(repr))
+        )
+        if found is None or (self._before and not is_same):
             return None  # whoever goes on from an iteration leaves what came after it
-        is_same = self._takes(found.particles.keys) and found.begun_with == self._begun_with()
-        if not is_same:
+        if not is_same or not self._takes(found.particles.keys):
             raise RefineError(
                 f"{self.root.parent} holds a run of other particles or options: begin a new job"
             )

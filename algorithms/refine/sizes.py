@@ -34,11 +34,18 @@ def current_size(model: Model) -> int:
     return min(2 * (model.resolution_shell + increment), box)
 
 
+def strict_shell(model: Model, options: Options) -> int:
+    """Return the last shell that both passes compare, 0 where there is no limit."""
+    if options.strict_highres_A <= 0.0:
+        return 0
+    return max(1, round(model.box * model.pixel_A / options.strict_highres_A))
+
+
 def coarse_size(model: Model, options: Options, size: int) -> int:
     """Return the edge of the window of the first pass, px: as fine as its steps can tell."""
     edge_A = model.box * model.pixel_A
-    if options.strict_highres_A > 0.0:
-        return min(2 * round(edge_A / options.strict_highres_A), size)
+    if limit := strict_shell(model, options):
+        return min(2 * limit, size)
     step = model.sampling.angular_step / 360.0
     resolution = step * math.pi * options.particle_diameter_A / _COARSE[model.dim]
     return min(2 * math.ceil(edge_A / resolution), size)

@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass(kw_only=True)
 class Sums:
-    """Sums over particles; float64, but for the images, which are float32 in use.
+    """Sums over particles; float64, but for the images, which have the E-step's precision.
 
     Parameters
     ----------
     data, weight
         `[H, K, f, Q]` for H halves of the particles, complex and real, at the inner pixels of
-        every fine rotation; in three dimensions `[H, K, voxels]`, float64.
+        every fine rotation; in three dimensions `[H, K, voxels]`. float32, or float64 to check.
     classes
         Weight of each class `[K]`.
     directions

@@ -124,9 +124,11 @@ def reference_of(model: Model, size: int, device: torch.device | str = "cpu") ->
     plane: Lattice = Plane(model.box, projector.PAD * size // 2)
     if model.dim == 3:
         plane = Space(model.box, model.pad * size // 2, model.pad)
-    maps = model.references.to(device).double()
-    transform = plane.transform(maps / plane.gridding(device))
-    values = projector.on_plane(transform, plane)
+    correction = plane.gridding(device)
+    # Padded volumes are large: one class at a time.
+    parts = model.references.split(1 if model.dim == 3 else model.n_classes)
+    maps = (part.to(device).double() / correction for part in parts)
+    values = torch.cat([projector.on_plane(plane.transform(one), plane) for one in maps])
     return Reference(plane, values, _spectrum(values, plane, model.box // 2 + 1))
 
 

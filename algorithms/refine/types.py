@@ -121,11 +121,6 @@ class Options:
             return self.max_significants
         return 5 * self.n_classes if self.gradient else 0
 
-    def cap_in(self, dim: int) -> int:
-        """Significant poses at most for references of 2 or 3 dimensions."""
-        more = dim == 3 and self.gradient and self.max_significants <= 0
-        return 100 * self.n_classes if more else self.cap
-
 
 @dataclass(kw_only=True)
 class Moments:
@@ -187,6 +182,8 @@ class Model:
         None before it is known: all the same.
     solvent_mask
         3D: what references are multiplied with, `[N, N, N]` float32; None: a sphere.
+    mask_name
+        Of its file, as the project names it; `None` where there is none.
     pad
         Padding of the references' transforms.
     place
@@ -231,6 +228,7 @@ class Model:
     group_names: list[str] = field(default_factory=list)
     pdf_direction: Tensor | None = None
     solvent_mask: Tensor | None = None
+    mask_name: str = "None"
     pad: int = 2
     no_gain: int = 0
     moved_A: float = 999.0

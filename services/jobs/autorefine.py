@@ -4,7 +4,6 @@ Source: refinement.md section 5; options of RELION's job type `relion.refine3d`.
 """
 
 import time
-import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -27,8 +26,8 @@ from services.kit.iterations import Iteration
 from services.kit.paths import atomic_write
 from services.report.convergence import convergence
 
-SEED, JOIN = "--random_seed", "--low_resol_join_halves"
-ARGUMENTS = {SEED: "N", JOIN: "A", threed.MEMORY: "GB of temporary arrays"}
+JOIN = "--low_resol_join_halves"
+ARGUMENTS = {**threed.ARGUMENTS, JOIN: "A"}
 PICTURE = "run_fsc.png"
 MOST_ITERATIONS = 999
 OVERSAMPLING = 1
@@ -81,12 +80,9 @@ def _run(job: Job, arguments: dict[str, str], told: "_Teller") -> AutoRun:
     """Return the run that the options ask for, new or where it was."""
     table = job.project / job.need("fn_img")
     pixel = files.read_data(table, job.project).pixel_A
-    seed = int(_number(job, arguments, SEED, -1.0))
-    own = zlib.crc32(job.process.encode()) % 1_000_000
-    memory = int(_number(job, arguments, threed.MEMORY, 1.0) * (1 << 30))
-    options = options_of(job, seed if seed >= 0 else own)
-    options = replace(options, memory_bytes=max(1 << 26, memory))
-    join_A = _number(job, arguments, JOIN, 40.0)
+    options = options_of(job, threed.seed_of(job, arguments))
+    options = replace(options, memory_bytes=threed.memory_of(job, arguments))
+    join_A = threed.number_of(job, arguments, JOIN, 40.0)
     return AutoRun(
         table,
         job.folder / "run",
@@ -97,16 +93,6 @@ def _run(job: Job, arguments: dict[str, str], told: "_Teller") -> AutoRun:
         device_of(job),
         told,
     )
-
-
-def _number(job: Job, arguments: dict[str, str], name: str, default: float) -> float:
-    try:
-        return float(arguments.get(name, default))
-    except ValueError:
-        raise Misuse(
-            f"option other_args of {job.options.job}: {name} takes a number, not "
-            f"{arguments[name]!r}"
-        ) from None
 
 
 def options_of(job: Job, seed: int) -> Options:

@@ -5,8 +5,6 @@ VDAM in C1, then the largest class, laid along the axes of the point group and a
 Source: refinement.md sections 4 and 6; options of RELION's job type `relion.initialmodel`.
 """
 
-import zlib
-
 import torch
 
 from algorithms.formats import mrc
@@ -19,6 +17,7 @@ from services.jobs.classes import SEED, Teller
 from services.jobs.job import Aborted, Failed, Job
 from services.jobs.ranks import Ranks, device_of, threads_of
 from services.jobs.symmetry import largest_class
+from services.jobs.threed import seed_of
 from services.kit.errors import Misuse
 from services.kit.paths import atomic_write
 
@@ -65,11 +64,7 @@ def _run(job: Job, arguments: dict[str, str], told: Teller) -> FirstModelRun:
     """Return the run that the options ask for, new or where it was."""
     table = job.project / job.need("fn_img")
     pixel = files.read_data(table, job.project).pixel_A
-    given = arguments.get(SEED, "-1")
-    if not given.lstrip("-").isdecimal():
-        raise Misuse(f"option other_args of {job.options.job}: {SEED} {given} is no whole number")
-    seed = int(given) if int(given) >= 0 else zlib.crc32(job.process.encode()) % 1_000_000
-    options = options_of(job, seed)
+    options = options_of(job, seed_of(job, arguments))
     return FirstModelRun(
         table,
         job.folder / "run",

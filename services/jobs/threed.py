@@ -3,6 +3,7 @@
 Source: schemes.md section 14, refinement.md.
 """
 
+import math
 import zlib
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ from services.jobs.ranks import Ranks, device_of, threads_of
 from services.kit.errors import Misuse
 
 MEMORY = "--memory"
+LEAST_BYTES = 1 << 26
 ARGUMENTS = {SEED: "N", MEMORY: "GB of temporary arrays"}
 # RELION's choices of the fine step; the coarse HEALPix order is the place in the list.
 STEPS = ("30", "15", "7.5", "3.7", "1.8", "0.9", "0.5", "0.2", "0.1")
@@ -74,16 +76,14 @@ def _run(job: Job, arguments: dict[str, str], told: Teller) -> SpaceRun:
     """Return the run that the options ask for, new or where it was."""
     table = job.project / job.need("fn_img")
     pixel = files.read_data(table, job.project).pixel_A
-    given = int(_number(job, arguments, SEED, -1.0))
-    seed = given if given >= 0 else zlib.crc32(job.process.encode()) % 1_000_000
-    memory = int(_number(job, arguments, MEMORY, 1.0) * (1 << 30))
+    seed = seed_of(job, arguments)
     mask = job.options.text("fn_mask")
     return SpaceRun(
         table,
         job.folder / "run",
         f"{job.process}run",
         job.project,
-        replace(options_of(job, seed), memory_bytes=max(1 << 26, memory)),
+        replace(options_of(job, seed), memory_bytes=memory_of(job, arguments)),
         (
             sampling_of(job, pixel),
             Maps(
@@ -96,14 +96,44 @@ def _run(job: Job, arguments: dict[str, str], told: Teller) -> SpaceRun:
     )
 
 
-def _number(job: Job, arguments: dict[str, str], name: str, default: float) -> float:
+def number_of(job: Job, arguments: dict[str, str], name: str, default: float) -> float:
+    """Return a finite number among the additional arguments, or the default.
+
+    Raises
+    ------
+    Misuse
+        It is none.
+    """
+    text = arguments.get(name, str(default))
     try:
-        return float(arguments.get(name, default))
+        found = float(text)
     except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise Misuse(f"option other_args of {job.options.job}: {name} takes a number, not {text!r}")
+    return found
+
+
+def seed_of(job: Job, arguments: dict[str, str]) -> int:
+    """Return the seed that is given; without one, or a negative one, that of the job's name.
+
+    Raises
+    ------
+    Misuse
+        It is no whole number.
+    """
+    given = number_of(job, arguments, SEED, -1)
+    if not given.is_integer():
         raise Misuse(
-            f"option other_args of {job.options.job}: {name} takes a number, not "
-            f"{arguments[name]!r}"
-        ) from None
+            f"option other_args of {job.options.job}: {SEED} takes a whole number, not "
+            f"{arguments[SEED]!r}"
+        )
+    return int(given) if given >= 0 else zlib.crc32(job.process.encode()) % 1_000_000
+
+
+def memory_of(job: Job, arguments: dict[str, str]) -> int:
+    """Return the bytes of temporary arrays."""
+    return max(LEAST_BYTES, int(number_of(job, arguments, MEMORY, 1.0) * (1 << 30)))
 
 
 def options_of(job: Job, seed: int) -> Options:

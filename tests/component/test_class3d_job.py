@@ -89,6 +89,8 @@ def test_asked_for_one_iteration_more_it_does_only_that(tmp_path: Path) -> None:
         ({"sampling": "5 degrees"}, "option sampling"),
         ({"fn_ref": "nothing.mrc"}, "nothing.mrc, option fn_ref"),
         ({"fn_mask": "reference.mrc"}, "a mask goes from 0 to 1"),
+        ({"other_args": "--random_seed 1.5"}, "--random_seed takes a whole number, not '1.5'"),
+        ({"other_args": "--memory nan"}, "--memory takes a number, not 'nan'"),
     ],
 )
 @pytest.mark.slow

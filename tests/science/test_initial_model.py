@@ -1,6 +1,7 @@
 """Initial models: iterations of RELION 5.0.1, the start from nothing, and quality against truth."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,13 +9,14 @@ import torch
 
 from algorithms.maps import symmetry_align
 from algorithms.orientation import symmetry
-from algorithms.refine import files, iteration
+from algorithms.refine import files, iteration, kept
 from algorithms.refine.space import firstmodel
 from algorithms.refine.space.firstmodel import FirstModelRun, first_sampling
 from algorithms.refine.types import Model, Options
 from services.jobs.symmetry import largest_class
 from tests.map_fit import agreed_A
 from tests.shared import shared
+from tests.space_data import written
 from tests.volume_data import blob_map, write_particles
 
 BOX, PIXEL_A = 32, 5.0
@@ -87,6 +89,25 @@ def _compare(ours: Model, theirs: Model) -> None:
     second = (ours.moments.second - theirs.moments.second).abs()
     assert float(second.median()) < 1e-4
     assert float(second.mean()) < 5e-2
+
+
+def test_what_is_saved_knows_what_the_iteration_changed(tmp_path, monkeypatch) -> None:
+    """Once, and with the counters: a run that is killed at any time goes on the same."""
+    written(tmp_path, 10, snr=1.0)
+    run = FirstModelRun(
+        tmp_path / "p.star", tmp_path / "run", "run", tmp_path,
+        replace(OPTIONS, particle_diameter_A=100.0), first_sampling(6.0, "C1"),
+    )  # fmt: skip
+    saved, save = [], kept.save
+
+    def spied(path: Path, state: kept.Kept) -> None:
+        saved.append(state.model.moved_A)
+        save(path, state)
+
+    monkeypatch.setattr(kept, "save", spied)
+    run.step()
+    assert saved == [run.model.moved_A]
+    assert 0.0 < run.model.moved_A < 999.0
 
 
 @pytest.mark.slow

@@ -1,23 +1,25 @@
 """Refinement in three dimensions: slices and their adjoint, grids, searches, runs and files."""
 
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from algorithms.formats import mrc
+from algorithms.formats import mrc, star
 from algorithms.orientation import euler, symmetry
-from algorithms.refine import files, iteration, kernels
+from algorithms.refine import files, iteration, kept, kernels, sizes
 from algorithms.refine.geometry import disc, to_fourier
+from algorithms.refine.images import soft_mask
 from algorithms.refine.lookups import Reference
 from algorithms.refine.projector import on_plane
 from algorithms.refine.run import verify
 from algorithms.refine.sampling import Turns
 from algorithms.refine.space import slicing
 from algorithms.refine.space.begin import begun
+from algorithms.refine.space.filters import low_passed
 from algorithms.refine.space.run import Maps, SpaceRun
 from algorithms.refine.space.sampling import Sampling3D
 from algorithms.refine.space.slots import Slots
@@ -205,6 +207,45 @@ def test_a_local_search_finds_what_a_whole_one_finds(tmp_path: Path) -> None:
     assert alike(whole[1].references[0], near[1].references[0]) > 0.98
 
 
+def test_a_local_search_by_correlation_does_not_see_the_grey_scale(tmp_path: Path) -> None:
+    found = []
+    for scale in (1.0, 100.0):
+        data, model, options = start(20, snr=1.0, place=tmp_path, first_cc=True)
+        model.sampling = replace(STEPS, sigma_deg=20.0)
+        model.references *= scale
+        iteration.iterate(data, model, options, np.arange(20))
+        assert (data.particles.significant == 1).all()
+        found.append(data.particles)
+    for name in ("rot_deg", "tilt_deg", "psi_deg", "offset_A"):
+        first, second = (getattr(one, name) for one in found)
+        assert np.allclose(first, second, atol=1e-6), name
+
+
+@pytest.mark.parametrize("limit_A", [0.0, 24.0])  # of the latter shell 6 is the last
+def test_nothing_beyond_the_highest_resolution_is_compared(limit_A: float, tmp_path: Path) -> None:
+    likelihoods = []
+    for noise in (0.0, 0.3):
+        data, model, options = start(20, snr=1.0, place=tmp_path, strict_highres_A=limit_A)
+        model.window = BOX
+        random = torch.randn(BOX, BOX, BOX, generator=torch.Generator().manual_seed(1))
+        random -= low_passed(random[None].double(), PIXEL_A, BOX * PIXEL_A / 10)[0].float()
+        model.references += noise * float(model.references.std()) * random
+        iteration.iterate(data, model, options, np.arange(20))
+        assert float(model.ssnr[0, 7]) > 0.0  # the map has all shells
+        likelihoods.append(data.particles.log_likelihood)
+    apart = np.abs(likelihoods[1] - likelihoods[0]).max()
+    # A little of the noise is below the limit: volumes are padded.
+    assert apart < 0.6 if limit_A else apart > 2.5
+
+
+def test_the_first_iteration_by_correlation_keeps_the_resolution(tmp_path: Path) -> None:
+    data, model, options = start(20, snr=1.0, place=tmp_path, first_cc=True, ini_high_A=18.0)
+    iteration.iterate(data, model, options, np.arange(20))
+    assert model.resolution_shell == 8  # 24 px of 6 A at 18 A
+    iteration.iterate(data, model, options, np.arange(20))
+    assert model.resolution_shell == sizes.resolution_shell(model.ssnr)
+
+
 def test_symmetry_is_imposed(tmp_path: Path) -> None:
     data, model, options = start(40, snr=1.0, place=tmp_path, symmetry="C2", ini_high_A=0.0)
     model.sampling = replace(STEPS, symmetry="C2")
@@ -243,6 +284,44 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped_and_its_files_hold_it(tmp_p
     assert float(model.pdf_direction.sum()) == pytest.approx(1.0, abs=1e-6)
     data = files.read_data(tmp_path / "a" / "run_it003_data.star", tmp_path)
     assert np.allclose(data.particles.tilt_deg, whole.data.particles.tilt_deg, atol=1e-5)
+
+
+def test_a_run_does_not_go_on_with_other_maps_or_steps(tmp_path: Path) -> None:
+    table, out = written(tmp_path, 12, snr=0.5), tmp_path / "a"
+    a_run(table, out).step()
+    reference, other, mask = (tmp_path / f"{name}.mrc" for name in ("reference", "other", "mask"))
+    other.write_bytes(reference.read_bytes())
+    mrc.write(mask, np.zeros((BOX, BOX, BOX), np.float32), PIXEL_A)
+    options = replace(OPTIONS, first_cc=True)
+    for maps, steps in (
+        (Maps(other), STEPS),
+        (Maps(reference, mask), STEPS),
+        (Maps(reference), replace(STEPS, psi_step_deg=15.0)),
+    ):
+        with pytest.raises(RefineError, match="other particles or options"):
+            SpaceRun(table, out / "run", "run", tmp_path, options, (steps, maps))
+    assert a_run(table, out).model.iteration == 1
+
+
+def test_the_mask_has_its_name_in_the_project(tmp_path: Path) -> None:
+    table = written(tmp_path, 12, snr=0.5)
+    out, mask = tmp_path / "Class3D" / "job001", tmp_path / "masks" / "m.mrc"
+    out.mkdir(parents=True)
+    mask.parent.mkdir()
+    mrc.write(mask, soft_mask(BOX, 8.0, 3.0, 3).neg().add(1.0).numpy().astype("f4"), PIXEL_A)
+    maps = Maps(tmp_path / "reference.mrc", mask)
+    SpaceRun(table, out / "run", "Class3D/job001/run", tmp_path, OPTIONS, (STEPS, maps))
+    told = star.load(out / "run_it000_optimiser.star")["optimiser_general"]
+    assert told.columns["rlnSolventMaskName"] == ["masks/m.mrc"]
+
+
+def test_a_later_option_does_not_end_a_run() -> None:
+    fields = [("n", int), ("fudge", float, 2.0)]
+    before = make_dataclass("Options", fields)
+    after = make_dataclass("Options", [("n", int), ("added", bool, False), fields[1]])
+    assert kept.told(before(3, 4.0)) == kept.told(after(3, fudge=4.0))
+    assert kept.told(before(3, 4.0)) != kept.told(after(3, True, 4.0))
+    assert kept.told(before(3)) != kept.told(before(3, 4.0))
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

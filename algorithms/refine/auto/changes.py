@@ -10,7 +10,7 @@ from torch import Tensor
 from algorithms.orientation import euler
 from algorithms.refine.auto.rules import Changes
 
-_PART = 200_000  # particles at a time, to bound memory
+_PART = 200_000  # particles and mates at a time, to bound memory
 
 
 def changes(
@@ -33,8 +33,9 @@ def changes(
     """
     n = len(angles_deg)
     total = 0.0
-    for begin in range(0, n, _PART):
-        part = slice(begin, begin + _PART)
+    few = max(1, _PART // (1 if operators is None else len(operators)))
+    for begin in range(0, n, few):
+        part = slice(begin, begin + few)
         before, after = (
             euler.matrices(torch.as_tensor(angles[part]))
             for angles in (angles_before_deg, angles_deg)

@@ -6,6 +6,7 @@ needs is in state files beside the others: a run that was killed ends as one tha
 Source: refinement.md sections 5 and 8.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 
 from algorithms.formats import star
-from algorithms.refine import files, joining
+from algorithms.refine import files, joining, kept
 from algorithms.refine.auto import halves, rules, saved, step, written
 from algorithms.refine.auto.begin import begun
 from algorithms.refine.auto.course import Course
@@ -66,7 +67,7 @@ class AutoRun:
         tell: Callable[[Progress], None] = lambda progress: None,
     ):
         self.root, self.name, self.options, self.settings = root, name, options, settings
-        self.device, self._tell = device, tell
+        self.device, self._tell, self._project = device, tell, project
         self.shards: Shards | None = None  # processes that share the E-step
         self._blocks = star.load(particles)
         self.data: DataSet = files.data_of(self._blocks, particles, project)
@@ -132,6 +133,9 @@ class AutoRun:
     def _begun(self) -> Course:
         members = [int((self.subset == half).sum()) for half in (1, 2)]
         pair = begun(self.data, self.options, self.settings, self._names, members)
+        if self.settings.mask is not None:
+            for half in pair:
+                half.mask_name = os.path.relpath(self.settings.mask, self._project)
         model = pair[0]
         edge_A = model.box * model.pixel_A
         course = self._course(pair, rules.resolved(State(), model.resolution_shell / edge_A))
@@ -154,7 +158,7 @@ class AutoRun:
             had_classes="rlnClassNumber" in rows.columns and min(rows.ints("rlnClassNumber")) > 0,
         )
 
-    def _begun_with(self) -> str:
+    def _begun_with(self, told: Callable[[object], str] = kept.told) -> str:
         """Return what a run must not change; a project may move."""
         options = replace(self.options, iterations=0, batch=0, memory_bytes=0)
         mask = self.settings.mask
@@ -163,7 +167,7 @@ class AutoRun:
             reference=Path(self.settings.reference.name),
             mask=None if mask is None else Path(mask.name),
         )
-        return f"{options!r} {settings!r}"
+        return f"{told(options)} {told(settings)}"
 
     def _keep(self) -> None:
         """Write all that the next iteration needs, exactly."""
@@ -192,7 +196,8 @@ class AutoRun:
             return None
         first, second = found.halves
         is_same = np.array_equal(first.particles.keys, self._keys)
-        if not is_same or first.begun_with != self._begun_with():
+        # Older states name all options, by `repr`.
+        if not is_same or first.begun_with not in (self._begun_with(), self._begun_with(repr)):
             raise RefineError(
                 f"{self.root.parent} holds a run of other particles or options: begin a new job"
             )

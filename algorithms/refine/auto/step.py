@@ -124,7 +124,7 @@ def iterate(
         )
     else:
         both = (first.data[0], second.data[0]), (first.weight[0], second.weight[0])
-        curve = agreement.fsc(*both, space)
+        curve = agreement.fsc(*both, space).cpu()
     if plan.is_last:
         _together(data, pair, seen, curve, options)
     else:

@@ -79,7 +79,6 @@ def optimiser(name: str, suffix: str, course: Course) -> dict[str, object]:
             "rlnModelStarFile": f"{root}_half1_model.star",
             "rlnModelStarFile2": f"{root}_half2_model.star",
         }
-    mask = "None" if settings.mask is None else settings.mask.name
     return (
         written.optimiser(root, model, course.options)
         | models
@@ -89,7 +88,6 @@ def optimiser(name: str, suffix: str, course: Course) -> dict[str, object]:
             "rlnDoSplitRandomHalves": int(not is_last),
             "rlnJoinHalvesUntilThisResolution": settings.join_A,
             "rlnDoSolventFscCorrection": int(settings.solvent_fsc),
-            "rlnSolventMaskName": mask,
             "rlnIncrementImageSize": state.increment,
             "rlnDoAutoRefine": 1,
             "rlnDoAutoSampling": 1,

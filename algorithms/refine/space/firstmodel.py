@@ -39,17 +39,21 @@ class FirstModelRun(Run):
 
     def step(self) -> Sums:
         """Do one iteration and write what is to be written."""
-        model, offsets = self.model, self.data.particles.offset_A.copy()
-        likelihood, before = self.data.particles.log_likelihood.copy(), model.resolution_shell
-        sums = super().step()
-        took_part = self.data.particles.log_likelihood != likelihood
+        particles = self.data.particles
+        self._offsets, self._likelihood = particles.offset_A.copy(), particles.log_likelihood.copy()
+        self._shell = self.model.resolution_shell
+        return super().step()
+
+    def _keep(self) -> None:
+        """Judge what the iteration has changed, and write that with all the rest."""
+        model, particles = self.model, self.data.particles
+        took_part = particles.log_likelihood != self._likelihood
         if took_part.any():
-            moved = (self.data.particles.offset_A - offsets)[took_part]
+            moved = (particles.offset_A - self._offsets)[took_part]
             model.moved_A = float(np.sqrt((moved**2).sum() / (2.0 * len(moved))))
-        gained = model.resolution_shell > before or model.iteration < SAMPLING_EVERY
+        gained = model.resolution_shell > self._shell or model.iteration < SAMPLING_EVERY
         model.no_gain = 0 if gained else model.no_gain + 1
-        self._keep()
-        return sums
+        super()._keep()
 
     def _batch(self, number: int) -> int:
         options = self.options

@@ -59,17 +59,28 @@ class Nearby:
         work, grid = self._work, self._grid
         near = self._around(indices, len(grid.shifts_A), batch.log_prior.dtype)
         scaled = torch.zeros((work.model.n_classes, work.model.box // 2 + 1), dtype=torch.bool)
+        correlates = work.by_correlation
         first = FinePass(
-            batch, self._table, scaled.to(work.device), work.options.memory_bytes, self._store
+            batch,
+            self._table,
+            scaled.to(work.device),
+            work.options.memory_bytes,
+            self._store,
+            correlation=correlates,
         )
         parts, counts = [], []
         for begin, end, some in first.groups(near):
             logs = first.log_weights(some)
             local = some.take(slice(None))
             local = Pairs(local.particle - begin, local.klass, local.psi, local.parents)
-            pair, shift, count = fine.heavy(
-                logs, local, end - begin, work.options.adaptive_fraction, work.options.cap
-            )
+            if correlates:
+                weights, _ = fine.only_best(logs, local, end - begin)
+                pair, shift = torch.nonzero(weights, as_tuple=True)
+                count = torch.ones(end - begin, dtype=torch.int64, device=pair.device)
+            else:
+                pair, shift, count = fine.heavy(
+                    logs, local, end - begin, work.options.adaptive_fraction, work.options.cap
+                )
             parts.append(self._children_of(some, pair, shift))
             counts.append(count)
         return batch, Pairs.joined(parts), torch.cat(counts)

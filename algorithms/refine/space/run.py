@@ -3,12 +3,14 @@
 Source: refinement.md sections 2.7 and 3.6.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from algorithms.refine import kept
 from algorithms.refine.accuracy import measure
 from algorithms.refine.run import Progress, Run
 from algorithms.refine.sizes import current_size
@@ -57,7 +59,21 @@ class SpaceRun(Run):
         sampling, maps = self._sampling, self._maps
         assert isinstance(sampling, Sampling3D)  # noqa: S101
         self.data.particles.classes[:] = 0
-        return begun(self.data, self.options, sampling, names, maps.reference, maps.mask)
+        model = begun(self.data, self.options, sampling, names, maps.reference, maps.mask)
+        model.mask_name = self._named(maps.mask)
+        return model
+
+    def _begun_with(self, told: Callable[[object], str] = kept.told) -> str:
+        """Return what a run must not change: the maps and the sampling, too."""
+        if told is repr:  # older states do not name them
+            return super()._begun_with(told)
+        maps = self._maps
+        names = [self._named(one) for one in (maps.reference, maps.mask)]
+        return " ".join([super()._begun_with(told), *names, told(self._sampling)])
+
+    def _named(self, path: Path | None) -> str:
+        """Return a file as the project names it, which may move."""
+        return "None" if path is None else os.path.relpath(path, self._project)
 
     def _only_class(self, number: int) -> np.ndarray | None:
         options, n = self.options, len(self.data)

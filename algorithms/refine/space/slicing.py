@@ -47,8 +47,7 @@ def sample(values: Tensor, space: Space, matrices: Tensor, points: Tensor) -> Te
         return out
     for part in _parts(len(matrices), points.shape[1]):
         total = torch.zeros_like(out[part])
-        corners = list(_corners(space, matrices[part], points))
-        for voxel, weight, mirror in corners:
+        for voxel, weight, mirror in _corners(space, matrices[part], points):
             taken = values[voxel]
             total += torch.where(mirror, taken.conj(), taken) * weight.to(values.real.dtype)
         out[part] = total
@@ -112,7 +111,8 @@ def symmetrised(data: Tensor, weight: Tensor, space: Space, operators: Tensor) -
         whole = values if values.is_complex() else values.to(torch.complex128)
         total = whole[inside].clone()
         for operator in operators[1:].to(data.device):
-            total += sample(whole, space, operator[None], points)[0]
+            for part in _parts(len(inside), 8):  # corners of each point
+                total[part] += sample(whole, space, operator[None], points[:, part])[0]
         values[inside] = total if values.is_complex() else total.real.to(values.dtype)
 
 

@@ -16,7 +16,8 @@ from algorithms.refine.lookups import Reference
 from algorithms.refine.space import slicing
 from algorithms.refine.space.volume import Space
 
-LEAST_SLOTS = 4096
+# Even where little memory is allowed; slices that are put into a volume at the same time.
+LEAST_SLOTS, _PUT = 256, 128
 Matrices = Callable[[Tensor], Tensor]
 
 
@@ -179,8 +180,8 @@ class SummedSlots(Slots):
     def _put(
         self, half: int, slots: Tensor, matrices: Tensor, data: Tensor, weight: Tensor
     ) -> None:
-        for start in range(0, len(slots), 1024):
-            part = slice(start, start + 1024)
+        for start in range(0, len(slots), _PUT):
+            part = slice(start, start + _PUT)
             slot = slots[part]
             images, weights = self._data[half, slot], self._weight[half, slot]
             if self._residual:
