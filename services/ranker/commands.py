@@ -40,15 +40,15 @@ def simulate(
 ) -> int:
     """Make a training set: simulated particles, classified, labelled by what is known of them.
 
-    Started again it makes the jobs that are still missing.
+    Started again it makes the jobs that are still missing. Exit code 1 when one failed.
     """
     from algorithms.ranker.trainingset.make import make
     from algorithms.ranker.trainingset.plan import JOBS, default_plan
 
     plan = [one for one in default_plan(jobs or JOBS) if part in (None, one.part)]
     with _told():
-        make(folder, plan, workers=workers, tell=typer.echo)
-    return 0
+        _, failed = make(folder, plan, workers=workers, tell=typer.echo)
+    return 1 if failed else 0
 
 
 def train(
@@ -162,8 +162,12 @@ def import_(
     with _told():
         found = read_archive(tree, part, typer.echo)
         folder.mkdir(parents=True, exist_ok=True)
-        for job in found.jobs:
-            records.write(folder / f"{job.job}{records.SUFFIX}", job)
+        paths = [folder / f"{job.job}{records.SUFFIX}" for job in found.jobs]
+        for path in paths:
+            if path.exists():
+                raise Misuse(f"{path} is there already: remove it, or give another folder")
+        for path, job in zip(paths, found.jobs, strict=True):
+            records.write(path, job)
     for name, reason in found.skipped.items():
         typer.echo(f"left out {name}: {reason}", err=True)
     classes = sum(len(job) for job in found.jobs)

@@ -185,6 +185,17 @@ def test_an_archive_is_read_and_what_cannot_be_is_named(tmp_path: Path) -> None:
     assert (full.y[4:] == 0.0).all() and full.label.tolist() == [1, 5, 2, 3, 0, 6]
     assert full.features.columns["AccuracyRotations"][3] == 5.0
     assert small.size.sum() == pytest.approx(600.0, abs=0.01)
+    again = called("import", root, tmp_path / "set")
+    assert again.exit_code == 2 and "ab12ab12ab12.npz is there already" in again.output
+
+
+def test_folders_of_the_same_name_become_two_jobs(tmp_path: Path) -> None:
+    for above in ("one", "two"):
+        archive_job(tmp_path / "archive" / above, "job001", seed=len(above))
+    found = called("import", tmp_path / "archive", tmp_path / "set")
+    assert found.exit_code == 0 and "2 jobs, 12 classes" in found.output
+    names = [path.stem for path in records.listing(tmp_path / "set")]
+    assert names == ["one_data_job001", "two_data_job001"]
 
 
 def test_a_large_archive_is_divided_by_name() -> None:

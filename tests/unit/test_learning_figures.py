@@ -6,7 +6,7 @@ import pytest
 from algorithms.ranker.learning import baselines, data, evaluation, metrics
 from algorithms.ranker.learning.judging import bars, is_met
 from algorithms.ranker.learning.recipe import OURS
-from algorithms.ranker.learning.retraining import worse
+from algorithms.ranker.learning.retraining import held_out, worse
 from algorithms.ranker.learning.thresholds import Thresholds, choose
 from algorithms.ranker.trainingset.records import TAGS
 from algorithms.ranker.types import RankerError
@@ -65,17 +65,16 @@ def test_calibration_and_confusion() -> None:
 def test_thresholds_separate_where_scores_do() -> None:
     jobs = [learning_data.job(f"v{i}", "validation", seed=i) for i in range(3)]
     found = choose(lambda job: np.where(data.good(job), 0.6, 0.2), jobs)
-    assert 0.2 < found.drop <= found.default <= found.keep <= 0.6
-    # Where scores tell nothing, a person is asked about all.
+    assert 0.2 < found.drop <= found.default <= 0.6
     blind = choose(lambda job: np.full(len(job), 0.4), jobs)
-    assert blind.drop <= 0.4 < blind.keep
+    assert blind.drop <= 0.4
     with pytest.raises(RankerError, match="no validation jobs"):
         choose(lambda job: job.y, [])
 
 
 def test_figures_of_a_perfect_and_of_a_wrong_model() -> None:
     jobs = [learning_data.job(f"v{i}", "test", seed=i) for i in range(3)]
-    limits = Thresholds(0.5, 0.4, 0.6)
+    limits = Thresholds(0.5, 0.4)
     perfect = evaluation.evaluated(lambda job: job.y, jobs, limits)
     told = perfect["summary"]
     assert told["mse"]["value"] == 0.0 and told["r2"]["value"] == 1.0
@@ -96,13 +95,46 @@ def test_jobs_without_good_classes_and_undecided_classes() -> None:
     none = replace(job, label=np.zeros(len(job), np.int64), y=np.zeros(len(job)))
     coarse = replace(job, job_score=0.05, y=0.05 * job.y)
     keeps_all = lambda one: np.full(len(one), 0.9)  # noqa: E731
-    told = evaluation.brief(keeps_all, [none, coarse], Thresholds(0.5, 0.5, 0.5))
+    told = evaluation.brief(keeps_all, [none, coarse], Thresholds(0.5, 0.5))
     assert told["judged"] == 0 and told["kept_without_reference"]["value"] == 1.0
     label = job.label.copy()
     label[4:] = -1
     own = replace(job, label=label, counts=np.full((len(job), len(TAGS)), np.nan))
-    told = evaluation.brief(lambda one: np.full(len(one), 0.9), [own], Thresholds(0.5, 0.5, 0.5))
+    told = evaluation.brief(lambda one: np.full(len(one), 0.9), [own], Thresholds(0.5, 0.5))
     assert told["fpr"]["value"] == 0.0
+
+
+def test_classes_that_nobody_knows_count_for_nothing() -> None:
+    """Neither in thresholds, nor in baselines, nor in what is told of kinds."""
+    jobs = [learning_data.job(f"v{i}", "validation", seed=i) for i in range(3)]
+    constants = data.constants(jobs, OURS)
+    unknown = [
+        replace(
+            job,
+            label=np.where(np.arange(len(job)) % 3 == 0, -1, job.label),
+            y=np.where(np.arange(len(job)) % 3 == 0, np.nan, job.y),
+        )
+        for job in jobs
+    ]
+    for rule in (
+        baselines.constant(unknown),
+        baselines.class_size(unknown),
+        baselines.distribution_over_resolution(unknown),
+        baselines.ridge(unknown, unknown, constants),
+    ):
+        assert np.isfinite(rule(jobs[0])).all()
+
+    def liked(job):
+        return np.where(np.isnan(job.y) | data.good(job), 0.6, 0.2)
+
+    assert 0.2 < choose(liked, unknown).default <= 0.6
+    told = evaluation.evaluated(liked, unknown, Thresholds(0.5, 0.4))
+    assert told["summary"]["fpr"]["value"] == told["summary"]["outside_fpr"]["value"] == 0.0
+    assert told["summary"]["asked"]["value"] == 0.0
+    kept = sum(job.counts[data.good(job)].sum() for job in unknown)
+    assert sum(kind["kept"] * kind["particles"] for kind in told["kinds"] if kind["particles"]) == (
+        pytest.approx(kept)
+    )
 
 
 def test_baselines_learn_what_they_may() -> None:
@@ -154,3 +186,12 @@ def test_the_guard_of_retraining() -> None:
         "mse 0.0210 instead of 0.0200, at most 0.0204"
     ]
     assert len(worse(before, {"mse": np.nan, "fpr": 0.2, "fnr": 0.1})) == 2
+
+
+def test_own_jobs_are_held_out_by_session() -> None:
+    own = [learning_data.job(f"{s}-{i}", "real", seed=s) for s in range(10) for i in range(3)]
+    own = [replace(job, family=f"session {job.job[0]}") for job in own]
+    held, learnt = held_out(own)
+    assert {job.family for job in held} == {"session 0", "session 5"}
+    assert len(held) == 6 and len(learnt) == 24
+    assert held_out(own[:27]) == ([], own[:27])  # too few sessions

@@ -119,8 +119,10 @@ def test_a_killed_training_goes_on_to_the_same_weights(jobs_of: dict, tmp_path: 
     assert resumed.history == whole.history and resumed.epoch == whole.epoch
     for name, value in whole.arrays.items():
         np.testing.assert_array_equal(resumed.arrays[name], value)
-    with pytest.raises(RankerError, match="another recipe or other data"):
-        train(inputs, replace(QUICK, seed=13), held, state=state)
+    other_held = data.inputs(jobs_of["test"], constants)
+    for recipe, shown in ((replace(QUICK, seed=13), held), (QUICK, other_held), (QUICK, None)):
+        with pytest.raises(RankerError, match="another recipe or other data"):
+            train(inputs, recipe, shown, state=state)
     state.write_bytes(b"no state")
     with pytest.raises(RankerError, match="is no state of a training"):
         train(inputs, QUICK, held, state=state)
@@ -128,6 +130,19 @@ def test_a_killed_training_goes_on_to_the_same_weights(jobs_of: dict, tmp_path: 
     assert (
         np.abs(other.arrays["cnn_layers.0.weight"] - whole.arrays["cnn_layers.0.weight"]).max() > 0
     )
+
+
+def test_an_error_that_is_no_number_replaces_no_weights(jobs_of: dict) -> None:
+    constants = data.constants(jobs_of["train"], QUICK)
+    inputs = data.inputs(jobs_of["train"], constants)
+    held = data.inputs(jobs_of["validation"], constants)
+
+    def breaks(epoch: int, *_: object) -> None:
+        if epoch == 1:
+            held.y[0] = np.nan
+
+    found = train(inputs, replace(QUICK, keeps_best=True), held, told=breaks)
+    assert np.isnan(found.history[-1]["validation"]) and found.epoch == 1
 
 
 @pytest.mark.parametrize(
@@ -179,6 +194,6 @@ def test_simulated_jobs_are_learnt_and_judged(tmp_path: Path) -> None:
     assert job["classes"] == job["n"] == len(found["test"][0]) and 0.0 <= job["fnr"] <= 1.0
     assert result["bars"]["largest change by grey scale"]["met"]
     # Judged by the truth itself nothing is wrong.
-    limits = Thresholds(0.15, 0.1, 0.2)
+    limits = Thresholds(0.15, 0.1)
     truth = evaluation.brief(lambda one: one.y, found["test"], limits)
     assert truth["mse"]["value"] == 0.0 and truth["fpr"]["value"] <= 0.25

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from algorithms.ranker.features import features
-from algorithms.ranker.trainingset import catalogue, kinds, optics, plan, records, stacks
+from algorithms.ranker.trainingset import catalogue, dirt, kinds, optics, plan, records, stacks
 from algorithms.ranker.trainingset.domains import rotations
 from algorithms.ranker.trainingset.labels import CROWDED
 from algorithms.ranker.trainingset.molecules import Molecule
@@ -112,6 +112,35 @@ def test_plan_follows_from_its_seed_and_leaks_no_structure():
         assert sum(one.shares) == pytest.approx(1.0)
         assert parsed(one.text()) == one
     assert plan.job_of(7).text() == jobs[7].text() != plan.job_of(7, seed=1).text()
+
+
+def test_no_filament_is_in_two_parts():
+    rng = np.random.default_rng(2)
+    shown = {part: {plan._filament(rng, part) for _ in range(40)} for part in PARTS[:4]}
+    assert shown["test"] == shown["second"]
+    assert sum(len(shown[part]) for part in PARTS[:3]) == len(catalogue.negatives())
+    assert set().union(*shown.values()) == set(catalogue.negatives())
+
+
+def test_the_second_simulator_mostly_uses_the_other_algorithm():
+    share = {
+        second: np.mean(
+            [plan._classification(np.random.default_rng(n), second)["gradient"] for n in range(99)]
+        )
+        for second in (False, True)
+    }
+    assert share[False] > 0.7 and share[True] == pytest.approx(1.0 - share[False])
+
+
+def test_the_second_simulator_has_ice_of_its_own(monkeypatch):
+    monkeypatch.setattr(dirt, "_spots", None)  # none of the first is called
+    monkeypatch.setattr(dirt, "_ring", None)
+    monkeypatch.setattr(dirt, "draw_potential", None)
+    for seed in range(8):
+        image = dirt.ice(np.random.default_rng(seed), CANVAS, 20.0, second=True)
+        assert image.shape == (CANVAS, CANVAS) and 5.0 <= np.abs(image).max() <= 50.0001
+        again = dirt.ice(np.random.default_rng(seed), CANVAS, 20.0, second=True)
+        np.testing.assert_array_equal(image, again)
 
 
 @pytest.mark.parametrize("name", ["small03", "ring06", "dihedral03", "capsid02", "membrane03"])

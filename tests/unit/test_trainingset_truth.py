@@ -15,7 +15,14 @@ from algorithms.ranker.targets import BASES
 from algorithms.ranker.trainingset import __main__ as command
 from algorithms.ranker.trainingset import catalogue, make, plan, records
 from algorithms.ranker.trainingset.domains import rotations
-from algorithms.ranker.trainingset.labels import VERSION, Truth, labelled, rare_views, relabelled
+from algorithms.ranker.trainingset.labels import (
+    VERSION,
+    Truth,
+    is_stale,
+    labelled,
+    rare_views,
+    relabelled,
+)
 from algorithms.ranker.trainingset.matching import Matcher, crossing
 from algorithms.ranker.trainingset.projecting import (
     Projector,
@@ -46,6 +53,7 @@ def truth(rows: Sequence[tuple[Mapping[str, float], float, float, float]]) -> Tr
         offset=np.array([row[2] for row in rows]),
         neighbour=np.array([row[3] for row in rows]),
         size=counts.sum(1),
+        stale=np.zeros(len(rows), bool),
     )
 
 
@@ -92,6 +100,37 @@ def test_labels_of_kept_records_are_those_of_the_frozen_rule():
         np.testing.assert_allclose(found.y, one.y, atol=1e-12)
         np.testing.assert_allclose(found.w, one.w, atol=1e-12)
         assert found.job_score == pytest.approx(one.job_score)
+
+
+def test_the_best_class_of_scores_is_that_of_labels():
+    # The finest class is too impure for the best one, and the best one has label 5.
+    rows = [
+        ({"T": 70, "O": 30}, 9.0, 0.02, 0.0),
+        ({"T": 55, "O": 45}, 7.0, 0.02, 0.0),
+        ({"T": 90}, 12.0, 0.02, 0.0),
+    ]
+    found = labelled(truth(rows))
+    assert found.best_A == 9.0 and found.label.tolist() == [5, 2, 1]
+    np.testing.assert_allclose(found.w, [1.0, 1.0, 0.5625])
+    none = labelled(truth([({"T": 3}, 0.0, 0.0, 0.0)]))  # too small to be the best of a job
+    assert none.w.tolist() == [0.0] and np.isfinite(none.y).all()
+
+
+def test_classes_with_the_particles_of_another_are_unknown():
+    stale = is_stale(np.array([10.0, 60.0, 30.0]), np.array([0.3, 0.4, 0.3]), 100.0)
+    assert stale.tolist() == [True, False, False]
+    rows = [row for row, _ in ROWS[:3]]
+    found = labelled(dataclasses.replace(truth(rows), stale=stale))
+    assert found.label.tolist() == [-1, 1, 1] and found.best_A == 12.0
+    assert np.isnan(found.y).tolist() == np.isnan(found.w).tolist() == [True, False, False]
+    # Only of gradient jobs before their end: elsewhere all particles have been seen.
+    one = records.read(records.listing(KEPT)[0])
+    one = dataclasses.replace(one, size=np.zeros(len(one)))
+    for gradient, stop, unknown in ((True, 4, True), (True, 9, False), (False, 4, False)):
+        told = json.loads(one.configuration)
+        told |= {"gradient": gradient, "stop": stop, "iterations": 9}
+        again = relabelled(dataclasses.replace(one, configuration=json.dumps(told)))
+        assert (again.label == records.UNKNOWN_LABEL).all() == unknown
 
 
 def test_a_job_without_a_target_is_worth_nothing():
@@ -157,7 +196,7 @@ def test_jobs_are_made_once_until_stopped_and_are_the_same_again(tmp_path):
     set_a, set_b = tmp_path / "a", tmp_path / "b"
     left = set_a / ".sim00000" / "run"  # by one that was killed
     left.mkdir(parents=True)
-    assert make.make(set_a, jobs[:1], tell=told.append) == 1
+    assert make.make(set_a, jobs[:1], tell=told.append) == (1, 0)
     assert sorted(path.name for path in set_a.iterdir()) == [
         "plan.jsonl",
         "sim00000.npz",
@@ -176,7 +215,7 @@ def test_jobs_are_made_once_until_stopped_and_are_the_same_again(tmp_path):
     # Nothing is made again, and a file ends the work.
     before = (set_a / "sim00000.npz").stat().st_mtime_ns
     (set_a / make.STOP).touch()
-    assert make.make(set_a, jobs, tell=told.append) == 0
+    assert make.make(set_a, jobs, tell=told.append) == (0, 0)
     assert (set_a / "sim00000.npz").stat().st_mtime_ns == before
     assert "stopped" in told[-1]
     assert len((set_a / make.PLAN).read_text().splitlines()) == 2
@@ -192,8 +231,10 @@ def test_a_folder_of_another_plan_is_refused(tmp_path):
 
 def test_a_job_that_fails_is_told_and_leaves_no_file(tmp_path):
     told: list[str] = []
-    assert make.make(tmp_path, [tiny(0, n_classes=500)], tell=told.append) == 0
-    assert "sim00000" in told[-1] and "500 classes" in told[-1]
+    jobs = [tiny(0, n_classes=500), tiny(5, structure="nothing")]
+    assert make.make(tmp_path, jobs, tell=told.append) == (0, 2)
+    assert "sim00000" in told[-2] and "500 classes" in told[-2]
+    assert "sim00005" in told[-1] and "KeyError" in told[-1]
     assert records.listing(tmp_path) == []
 
 
@@ -209,7 +250,7 @@ from algorithms.ranker.trainingset.make import make
 from algorithms.ranker.trainingset.settings import parsed
 plan = [parsed(line) for line in Path(sys.argv[1]).read_text().splitlines()]
 for workers in (1, 2):
-    assert make(Path(sys.argv[1]).parent / str(workers), plan, workers) == len(plan)
+    assert make(Path(sys.argv[1]).parent / str(workers), plan, workers) == (len(plan), 0)
 """
 
 

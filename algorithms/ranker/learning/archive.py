@@ -7,6 +7,7 @@ told. Not verified against the archive itself. Source: class-ranker.md section 5
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,11 +75,10 @@ def read_archive(root: Path, part: str = "auto", tell: Tell = lambda _: None) ->
         raise RankerError(f"{root} has no folder with {MODEL}: give the folder of EMPIAR-10812")
     is_divided = part == "auto" and len(folders) >= LEAST_TO_DIVIDE
     jobs, skipped = [], {}
-    for folder in folders:
-        name = folder.name
+    for folder, name in _named(folders, root).items():
         chosen = _divided(name) if is_divided else "real" if part == "auto" else part
         try:
-            jobs.append(read_job(folder, chosen, tell))
+            jobs.append(replace(read_job(folder, chosen, tell), job=name))
         except (RankerError, StarError, FormatError) as error:
             skipped[name] = str(error)
         except OSError as error:
@@ -130,6 +130,15 @@ def labelled_projects(root: Path) -> Iterator[tuple[Path, str]]:
             if (project / "Class2D") in path.parents:
                 yield project, str(path.relative_to(project))
                 break
+
+
+def _named(folders: list[Path], root: Path) -> dict[Path, str]:
+    """Return the name of each job: its folder's, with those above it where two have the same."""
+    often = Counter(folder.name for folder in folders)
+    return {
+        folder: folder.name if often[folder.name] == 1 else "_".join(folder.relative_to(root).parts)
+        for folder in folders
+    }
 
 
 def _with_classes(root: Path) -> set[Path]:

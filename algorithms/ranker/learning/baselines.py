@@ -16,7 +16,7 @@ Jobs = Sequence[ClassRecords]
 
 def constant(train: Jobs) -> Scorer:
     """Return the mean target, whatever the class."""
-    mean = float(np.concatenate([job.y for job in train]).mean())
+    mean = float(np.nanmean(np.concatenate([job.y for job in train])))
     return lambda job: np.full(len(job), mean)
 
 
@@ -42,8 +42,8 @@ def ridge(train: Jobs, validation: Jobs, constants: Constants) -> Scorer:
 
 def _rising(train: Jobs, value: Scorer) -> Scorer:
     """Return the best rule by which the target never falls while a value rises."""
-    x = np.concatenate([value(job) for job in train])
-    y = np.concatenate([job.y for job in train])
+    x = np.concatenate([value(job)[np.isfinite(job.y)] for job in train])
+    y = np.concatenate([job.y[np.isfinite(job.y)] for job in train])
     order = np.argsort(x, kind="stable")
     fitted = isotonic_regression(y[order]).x
     return lambda job: np.interp(value(job), x[order], fitted)
@@ -55,8 +55,10 @@ def _features(job: ClassRecords, constants: Constants) -> np.ndarray:
 
 
 def _table(jobs: Jobs, constants: Constants) -> tuple[np.ndarray, np.ndarray]:
-    parts = [_features(job, constants) for job in jobs]
-    return np.concatenate(parts), np.concatenate([job.y for job in jobs])
+    x = np.concatenate([_features(job, constants) for job in jobs])
+    y = np.concatenate([job.y for job in jobs])
+    known = np.isfinite(y)
+    return x[known], y[known]
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:

@@ -95,8 +95,8 @@ def document(made: Mapping[str, Any], digest: str, size: int) -> str:
     sections = {
         "Data": _data(made),
         "Thresholds": [
-            f"Default {limits['default']:g}. With asking: keep from {limits['keep']:g}, drop below "
-            f"{limits['drop']:g}. All chosen on validation jobs.",
+            f"Classes are kept from {limits['default']:g}. With asking, a person is asked about "
+            f"those from {limits['drop']:g} up to it. Both chosen on validation jobs.",
         ],
         "Bars": _bars(metrics["bars"]),
         "Figures": [*_REMARKS, "", *_figures(metrics["parts"])],

@@ -12,7 +12,7 @@ import numpy as np
 from algorithms.ranker.features import GREY, VECTOR
 from algorithms.ranker.learning import metrics
 from algorithms.ranker.learning.data import good
-from algorithms.ranker.learning.thresholds import Scorer, Thresholds
+from algorithms.ranker.learning.thresholds import Scorer, Thresholds, known_size
 from algorithms.ranker.trainingset.records import TAGS, UNKNOWN_LABEL, ClassRecords
 
 LABELS = (1, 5, 2, 3, 4, 6, 0)
@@ -73,15 +73,13 @@ def _scaled(job: ClassRecords, factor: float):
 def _job_row(job: ClassRecords, scores: np.ndarray, thresholds: Thresholds) -> Row:
     """Return the figures of one job; what a job cannot tell is NaN."""
     reference, known = good(job), np.isfinite(job.y)
-    # Classes that nobody judged count for nothing.
-    size = np.where(job.label == UNKNOWN_LABEL, 0.0, job.size)
+    size = known_size(job)
     y, s = job.y[known], scores[known]
     selected = scores >= thresholds.default
     wrong, lost = metrics.particle_rates(selected, reference, size)
     best = metrics.best_threshold(scores, reference, size) if reference.any() else np.nan
     best_wrong, best_lost = metrics.particle_rates(scores >= best, reference, size)
-    asked = (scores >= thresholds.drop) & (scores < thresholds.keep)
-    sure_wrong, _ = metrics.particle_rates(scores >= thresholds.keep, reference, size)
+    asked = (scores >= thresholds.drop) & (scores < thresholds.default)
     _, sure_lost = metrics.particle_rates(scores >= thresholds.drop, reference, size)
     whole = max(1.0, float(size.sum()))
     return {
@@ -105,7 +103,7 @@ def _job_row(job: ClassRecords, scores: np.ndarray, thresholds: Thresholds) -> R
         "oracle_fnr": best_lost,
         "asked": float(size[asked].sum()) / whole,
         "asked_classes": float(asked.mean()) if len(job) else 0.0,
-        "outside_fpr": sure_wrong,
+        "outside_fpr": wrong,  # what is kept is not asked about
         "outside_fnr": sure_lost,
         **_truth(job, selected),
     }
@@ -115,6 +113,7 @@ def _truth(job: ClassRecords, selected: np.ndarray) -> Row:
     """Return purity and yield by truth tag, and what became of rare views."""
     if not np.isfinite(job.counts).all() or not len(job):
         return {"purity": np.nan, "yield": np.nan, "rare_lost": 0, "rare_classes": 0}
+    selected = selected & (job.label != UNKNOWN_LABEL)
     kept, everything = job.counts[selected].sum(0), job.totals
     rare = job.rare > 0.5 * np.maximum(1.0, job.counts[:, 0])
     rare &= job.rare > 0.0
@@ -174,7 +173,8 @@ def _kinds(pairs: list[tuple[ClassRecords, np.ndarray]], threshold: float) -> li
     told = [(job, s) for job, s in pairs if np.isfinite(job.counts).all()]
     if not told:
         return []
-    counts = np.concatenate([job.counts for job, _ in told])
+    # Where a label is unknown the particles are, too.
+    counts = np.concatenate([job.counts * (job.label != UNKNOWN_LABEL)[:, None] for job, _ in told])
     scores = np.concatenate([s for _, s in told])
     reference = np.concatenate([good(job) for job, _ in told])
     totals = np.sum([job.totals for job, _ in told], axis=0)
@@ -202,7 +202,7 @@ def _pooled(pairs: list[tuple[ClassRecords, np.ndarray]], thresholds: Thresholds
     labels = np.concatenate([job.label for job, _ in pairs] or [np.zeros(0, int)])
     known = np.isfinite(y)
     places = np.array([LABELS.index(one) if one in LABELS else len(LABELS) for one in labels], int)
-    outcome = (scores >= thresholds.drop).astype(int) + (scores >= thresholds.keep)
+    outcome = (scores >= thresholds.drop).astype(int) + (scores >= thresholds.default)
     levels = [np.clip((v[known] * _STEPS).astype(int), 0, _STEPS - 1) for v in (y, scores)]
     return {
         "calibration": metrics.calibration(y[known], scores[known]),

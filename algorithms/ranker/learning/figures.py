@@ -67,7 +67,7 @@ def _scatter(axes: Axes, part: Result, thresholds: Result) -> None:
             axes.plot(y[chosen], score[chosen], ".", ms=4, color=colour, label=_MEANING[one])
     axes.plot([0, 1], [0, 1], color="0.7", lw=1)
     axes.axhline(thresholds["default"], color="k", lw=1)
-    axes.axhspan(thresholds["drop"], thresholds["keep"], color="0.9", zorder=0)
+    axes.axhspan(thresholds["drop"], thresholds["default"], color="0.9", zorder=0)
     axes.legend(fontsize=8, title="label by truth", loc="lower right")
     _titled(
         axes, "Test: score and target (line: threshold, grey: a person is asked)", "target", "score"

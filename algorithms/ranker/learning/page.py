@@ -54,8 +54,8 @@ def page(result: Mapping[str, Any], training: Mapping[str, Any]) -> tuple[str, b
     body = [
         "<h1>Class ranker: evaluation</h1>",
         f"<p>Weights {escape(result['weights'][:16])}. Threshold {thresholds['default']:g}; a "
-        f"person is asked about scores from {thresholds['drop']:g} to {thresholds['keep']:g}. All "
-        "three were chosen on validation jobs. FPR: particles kept that the truth does not "
+        f"person is asked about scores from {thresholds['drop']:g} up to it. Both "
+        "were chosen on validation jobs. FPR: particles kept that the truth does not "
         "select; FNR: particles the truth selects that are not kept; both divided by the "
         "particles that the truth selects (labels 1 and 5; of jobs whose best class is coarser "
         "than 24 A none). Intervals are 95 %, jobs drawn again.</p>",

@@ -4,7 +4,7 @@ Source: class-ranker.md sections 9.4 and 9.5.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from algorithms.ranker.weights import Weights, dumps, loads
 RECIPE = replace(OURS, epochs=8, rate=1e-4, keeps_best=False)
 # Own jobs make up at least this share of the classes seen, repeated at most so often.
 SHARE, MOST_REPEATS = 0.2, 8
-# Every so manieth own job is held out, to tell whether it helped; none of fewer than twice that.
+# The jobs of every so manieth own session are held out, to tell whether it helped; none of fewer
+# sessions than twice that. Jobs of one session show the same sample.
 HELD_OUT = 5
 # "Not worse": the error by at most this share of it, the rates by at most so much.
 ERROR_SHARE, RATE = 0.02, 0.01
@@ -79,8 +80,7 @@ def retrain(
     own = [job for job in own if np.isfinite(job.y).any()]
     if not own:
         raise RankerError("no own job has a class with a target: decide on some classes first")
-    held = list(own[::HELD_OUT]) if len(own) >= 2 * HELD_OUT else []
-    learnt = [job for job in own if not any(job is one for one in held)]
+    held, learnt = held_out(own)
     mixed = [*jobs_of["train"], *_repeated(learnt, jobs_of["train"])]
     recipe = replace(recipe, width=base.arrays["cnn_layers.0.weight"].shape[0])
     trained = train(
@@ -106,6 +106,18 @@ def retrain(
     return Outcome(accepted=not reasons, content=content, figures=figures, reasons=reasons)
 
 
+def held_out(
+    own: Sequence[ClassRecords],
+) -> tuple[list[ClassRecords], list[ClassRecords]]:
+    """Return own jobs that are held out, and the others; a family is never in both."""
+    families = list(dict.fromkeys(job.family for job in own))
+    chosen = set(families[::HELD_OUT]) if len(families) >= 2 * HELD_OUT else set()
+    return (
+        [job for job in own if job.family in chosen],
+        [job for job in own if job.family not in chosen],
+    )
+
+
 def worse(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
     """Return in what the figures after are worse than those before; nothing when in none."""
     limits = {
@@ -129,7 +141,9 @@ def thresholds_of(card: Mapping[str, Any]) -> Thresholds:
         It names none.
     """
     try:
-        return Thresholds(**{name: float(value) for name, value in card["thresholds"].items()})
+        return Thresholds(
+            **{one.name: float(card["thresholds"][one.name]) for one in fields(Thresholds)}
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RankerError(
             "the card of the weights has no thresholds: evaluate and export them first"

@@ -7,14 +7,14 @@ import numpy as np
 
 from algorithms.ranker.learning.data import good
 from algorithms.ranker.learning.metrics import particle_rates
-from algorithms.ranker.trainingset.records import ClassRecords
+from algorithms.ranker.trainingset.records import UNKNOWN_LABEL, ClassRecords
 from algorithms.ranker.types import RankerError
 
 # Scores of the classes of a job.
 Scorer = Callable[[ClassRecords], np.ndarray]
 
 CANDIDATES = np.arange(0.02, 0.90, 0.005)
-# What may be wrong or lost outside of the classes that a person is asked about, mean over jobs.
+# What may be lost below the classes that a person is asked about, mean over jobs.
 LEAST_ERROR = 0.05
 _PLATEAU = 1.02
 
@@ -26,14 +26,13 @@ class Thresholds:
     Parameters
     ----------
     default
-        The one threshold, when nobody is asked.
-    drop, keep
-        A person is asked about classes from `drop` up to `keep`.
+        Classes are kept from here on.
+    drop
+        A person is asked about classes from `drop` up to `default`, where asking is on.
     """
 
     default: float
     drop: float
-    keep: float
 
 
 def choose(scorer: Scorer, jobs: Sequence[ClassRecords]) -> Thresholds:
@@ -41,7 +40,7 @@ def choose(scorer: Scorer, jobs: Sequence[ClassRecords]) -> Thresholds:
 
     The default has the smallest mean square of both rates over jobs, so that single bad jobs weigh;
     of a plateau the middle. Below `drop` lies at most LEAST_ERROR of the particles that the
-    reference selects, and above `keep` are at most so many that it does not select, mean over jobs.
+    reference selects, mean over jobs.
 
     Parameters
     ----------
@@ -59,20 +58,24 @@ def choose(scorer: Scorer, jobs: Sequence[ClassRecords]) -> Thresholds:
     flat = np.flatnonzero(cost <= cost.min() * _PLATEAU + 1e-9)
     default = float(CANDIDATES[flat[len(flat) // 2]])
     safe = (_mean(lost) <= LEAST_ERROR) & (CANDIDATES <= default)
-    sure = (np.minimum(wrong, 1.0).mean(0) <= LEAST_ERROR) & (CANDIDATES >= default)
     return Thresholds(
         default=round(default, 3),
         drop=round(float(CANDIDATES[safe].max(initial=CANDIDATES[0])), 3),
-        keep=round(float(CANDIDATES[sure].min(initial=CANDIDATES[-1])), 3),
     )
 
 
 def _rates(scores: np.ndarray, job: ClassRecords, threshold: float) -> tuple[float, float]:
     """Return both rates; of a job without any good class the share of particles that are kept."""
     reference, selected = good(job), scores >= threshold
+    size = known_size(job)
     if reference.any():
-        return particle_rates(selected, reference, job.size)
-    return float(job.size[selected].sum() / max(1.0, job.size.sum())), np.nan
+        return particle_rates(selected, reference, size)
+    return float(size[selected].sum() / max(1.0, size.sum())), np.nan
+
+
+def known_size(job: ClassRecords) -> np.ndarray:
+    """Return the particles of each class, 0 where nobody knows its label: it counts for nothing."""
+    return np.where(job.label == UNKNOWN_LABEL, 0.0, job.size)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

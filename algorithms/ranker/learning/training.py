@@ -125,7 +125,7 @@ class _Run:
         self._mean = {name: v.clone() for name, v in self._network.state_dict().items()}
         self._best: dict[str, Any] = {"error": math.inf, "epoch": 0, "arrays": {}}
         self._history: list[dict[str, float]] = []
-        self._identity = _identity(inputs, recipe, start)
+        self._identity = _identity(inputs, recipe, validation, start)
 
     @property
     def done(self) -> int:
@@ -191,9 +191,11 @@ class _Run:
 
     def _keep(self, entry: dict[str, float]) -> None:
         error = entry.get("validation", math.inf)
-        if not (self._recipe.keeps_best and math.isfinite(error)) or error < self._best["error"]:
+        always = not self._recipe.keeps_best or "validation" not in entry
+        # An error that is no number is never smaller.
+        if always or error < self._best["error"] or not self._best["arrays"]:
             self._best = {
-                "error": error,
+                "error": math.inf if math.isnan(error) else error,
                 "epoch": self.done,
                 "arrays": {name: v.clone() for name, v in self._mean.items()},
             }
@@ -240,9 +242,17 @@ class _Run:
         self._history = found["history"]
 
 
-def _identity(inputs: Inputs, recipe: Recipe, start: Mapping[str, np.ndarray] | None) -> str:
+def _identity(
+    inputs: Inputs,
+    recipe: Recipe,
+    validation: Inputs | None,
+    start: Mapping[str, np.ndarray] | None,
+) -> str:
     total = hashlib.sha256(recipe.dumps().encode())
-    for array in (inputs.y, inputs.vectors, inputs.images, *(start or {}).values()):
+    given = [inputs] if validation is None else [inputs, validation]
+    arrays = [array for one in given for array in (one.y, one.vectors, one.images)]
+    for array in (*arrays, *(start or {}).values()):
+        total.update(f"{array.shape}".encode())
         total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
 

@@ -33,11 +33,11 @@ def main(words: list[str] | None = None) -> int:
     plan = default_plan(given.jobs, given.seed)
     wanted = [one for one in plan if given.part in (None, one.part)]
     try:
-        make(given.folder, wanted, given.workers, lambda line: print(line, flush=True))
+        _, failed = make(given.folder, wanted, given.workers, lambda line: print(line, flush=True))
     except RankerError as error:
         print(error, file=sys.stderr)
         return 1
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -23,14 +23,14 @@ def ice(rng: np.random.Generator, canvas: int, diameter_px: float, second: bool)
     diameter_px
         Of the target.
     second
-        The second simulator: drops and faceted plates only, no spots and no rings.
+        The second simulator: grains and needles, which the first never shows, instead of its spots,
+        rims, drops and plates.
     """
     strength = 5.0 * 10.0 ** rng.uniform(0.0, 1.0)
-    kind = rng.choice(4) if not second else 2 + rng.choice(2)
-    if kind == 0:
-        image = _spots(rng, canvas, diameter_px)
-    elif kind == 1:
-        image = _ring(rng, canvas, diameter_px)
+    kind = 4 + rng.choice(2) if second else rng.choice(4)
+    drawn = {0: _spots, 1: _ring, 4: _grains, 5: _needles}
+    if kind in drawn:
+        image = drawn[int(kind)](rng, canvas, diameter_px)
     else:
         decoy = Decoy(
             kind="ethane" if kind == 2 else "ice_crystal",
@@ -73,6 +73,29 @@ def _ring(rng: np.random.Generator, canvas: int, diameter_px: float) -> np.ndarr
     edge = np.maximum.reduce(along) - rng.uniform(0.2, 0.55) * diameter_px
     rim = np.exp(-0.5 * (edge / (0.05 * diameter_px)) ** 2)
     return rim + 0.35 * (edge < 0.0)
+
+
+def _grains(rng: np.random.Generator, canvas: int, diameter_px: float) -> np.ndarray:
+    """Return a patch of grains of unequal thickness that meet in straight lines."""
+    x, y = _axes(canvas)
+    at = rng.normal(0.0, 0.3 * diameter_px, (int(rng.integers(4, 13)), 2))
+    level = rng.uniform(0.1, 1.0, len(at))
+    nearest = ((x[..., None] - at[:, 0]) ** 2 + (y[..., None] - at[:, 1]) ** 2).argmin(-1)
+    reach = np.hypot(x - at[0, 0], y - at[0, 1]) / diameter_px
+    return level[nearest] / (1.0 + np.exp((reach - rng.uniform(0.25, 0.6)) / 0.06))
+
+
+def _needles(rng: np.random.Generator, canvas: int, diameter_px: float) -> np.ndarray:
+    """Return some thin straight needles that grow from about one place."""
+    x, y = _axes(canvas)
+    at, image = rng.normal(0.0, 0.2 * diameter_px, 2), np.zeros((canvas, canvas))
+    for turn in rng.uniform(0.0, 2.0 * math.pi, int(rng.integers(1, 5))):
+        along = (x - at[0]) * math.cos(turn) + (y - at[1]) * math.sin(turn)
+        across = (y - at[1]) * math.cos(turn) - (x - at[0]) * math.sin(turn)
+        length, width = rng.uniform(0.4, 1.2) * diameter_px, rng.uniform(0.02, 0.07) * diameter_px
+        ends = np.exp(-(((along / length - 0.5) / 0.5) ** 8))
+        image += rng.uniform(0.5, 1.0) * ends * np.exp(-0.5 * (across / width) ** 2)
+    return image
 
 
 def edge(rng: np.random.Generator, canvas: int, diameter_px: float) -> np.ndarray:

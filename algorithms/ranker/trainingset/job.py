@@ -104,11 +104,14 @@ def truth_of(
         average = job.classes.images[place]
         psi = particles.psi_deg[shown]
         matches.append(matcher.match(average, stack.rotation[shown], psi) if len(shown) else NONE)
+    size = np.array([float(sum(one)) for one in counts])
+    is_early = setting.gradient and setting.stop < setting.iterations
     return Truth(
         counts=np.array(counts, np.float64).reshape(-1, len(TAGS)),
         resolution_A=np.array([one.resolution_A for one in matches]),
         finest_A=np.array([one.finest_A for one in matches]),
         offset=np.array([one.offset_px for one in matches]) / setting.diameter_px,
         neighbour=np.array(neighbour),
-        size=np.array([float(sum(one)) for one in counts]),
+        size=size,
+        stale=is_early & labels.is_stale(size, job.classes.fractions[places], len(stack.tags)),
     )

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from algorithms.ranker.targets import BASES, target_scores
-from algorithms.ranker.trainingset.records import TAGS, ClassRecords
+from algorithms.ranker.targets import BASES
+from algorithms.ranker.trainingset.records import TAGS, UNKNOWN_LABEL, ClassRecords
 from algorithms.ranker.types import LEAST_PARTICLES
 
-VERSION = "2"  # 1 had blobs that nobody recognises among the labels 1 and 5
+# 1 had blobs that nobody recognises among the labels 1 and 5; 2 measured w by another class than J,
+# and labelled classes by particles that were no longer theirs.
+VERSION = "3"
 # Label 1: purity, offset in diameters, resolution beside that of the best class, A.
 PURE, CENTRED, FINE, FINE_A = 0.8, 0.08, 1.6, 8.0
 # Label 5.
@@ -27,19 +29,23 @@ CROWDED = 0.25
 # Score of a job by its best class, A: 0 at the first, 1 at the second.
 WORST_A, BEST_A, LEAST_SCORE = 25.0, 6.0, 0.05
 RARE = 0.03  # views with a smaller share of the good particles
-
+# A class holds at least so much of its share of the particles, or its table is of before.
+CURRENT = 0.5
 
 RULE = (
     f"rule {VERSION}: u = share of particles that show one intact, centred target; d = resolution "
     "(A) at which the average's ring correlation with the best noise-free projection of its "
     "members' views falls below 0.5; o = offset of that projection in diameters; d_best = finest d "
-    f"of classes with u >= {MOSTLY_PURE:g} and o <= {NEARLY_CENTRED:g}. "
+    f"of classes of more than {LEAST_PARTICLES:g} particles with u >= {MOSTLY_PURE:g} and "
+    f"o <= {NEARLY_CENTRED:g}, where there is none with u >= {HALF_PURE:g}. "
+    f"Unknown in a gradient job before its end where fewer than {CURRENT:g} of a class's share of "
+    "the particles are in its table, which is then of a class that another one has replaced. "
     f"Label 0 unless a shell finer than {RECOGNISED_A:g} A correlates; "
     f"3 where neighbours carry more than {CROWDED:g} of the signal; "
     f"else 1: u >= {PURE:g}, o <= {CENTRED:g}, d <= max({FINE:g} d_best, {FINE_A:g}); "
     f"5: u >= {MOSTLY_PURE:g}, o <= {NEARLY_CENTRED:g}, d <= {COARSE:g} d_best; "
     f"2: u >= {HALF_PURE:g}, o <= {NEARLY_CENTRED:g}; 3: the rest. w = min(1, (d_best / d)^2), "
-    f"J = clip(({WORST_A:g} - d_best) / {WORST_A - BEST_A:g}, {LEAST_SCORE:g}, 1), "
+    f"0 of label 0, J = clip(({WORST_A:g} - d_best) / {WORST_A - BEST_A:g}, {LEAST_SCORE:g}, 1), "
     "y = J (base + 0.25 w), base 0.75, 0.5, 0.25, 0 of labels 1, 5, 2, 3; y = 0 of label 0."
 )
 
@@ -62,6 +68,8 @@ class Truth:
         Share of the signal that is of neighbours.
     size
         Particles of the class.
+    stale
+        Whether the particles are of a class that another one has replaced: nothing is known.
     """
 
     counts: np.ndarray
@@ -70,6 +78,7 @@ class Truth:
     offset: np.ndarray
     neighbour: np.ndarray
     size: np.ndarray
+    stale: np.ndarray
 
     @property
     def purity(self) -> np.ndarray:
@@ -79,7 +88,7 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """Labels and scores of the classes of a job."""
+    """Labels and scores of the classes of a job; UNKNOWN_LABEL and NaN where nothing is known."""
 
     label: np.ndarray
     w: np.ndarray
@@ -92,21 +101,45 @@ def labelled(truth: Truth) -> Labelled:
     """Return labels, target scores and the score of the job."""
     best = best_resolution_A(truth)
     label = labels(truth, best)
-    job_score = 0.0
+    job_score, finer = LEAST_SCORE, np.zeros(len(label))
     if np.isfinite(best):
         job_score = float(np.clip((WORST_A - best) / (WORST_A - BEST_A), LEAST_SCORE, 1.0))
-    else:
-        job_score = LEAST_SCORE
-    y = target_scores(label, truth.resolution_A, truth.size, job_score)
+        d = truth.resolution_A
+        finer = np.minimum(1.0, best / np.where(d > best, d, max(best, 1e-9))) ** 2
     base = np.array([BASES.get(int(one), 0.0) for one in label])
-    w = np.where(label > 0, 4.0 * (y / job_score - base), 0.0)
-    return Labelled(label=label, w=w.clip(0.0, 1.0), y=y, job_score=job_score, best_A=best)
+    w = np.where(label > 0, finer, 0.0)
+    y = np.where(label > 0, job_score * (base + 0.25 * w), 0.0)
+    return Labelled(
+        label=np.where(truth.stale, UNKNOWN_LABEL, label),
+        w=np.where(truth.stale, np.nan, w),
+        y=np.where(truth.stale, np.nan, y),
+        job_score=job_score,
+        best_A=best,
+    )
+
+
+def is_stale(size: np.ndarray, fraction: np.ndarray, particles: float) -> np.ndarray:
+    """Return which classes of a gradient job before its end have particles of before `[n]`.
+
+    Each iteration sees a part of the particles. A class that was refilled from another one keeps
+    the particles of the class that it replaced until they are seen again.
+
+    Parameters
+    ----------
+    size
+        Particles of each class in the table `[n]`.
+    fraction
+        rlnClassDistribution `[n]`.
+    particles
+        Of the job.
+    """
+    return size < CURRENT * fraction * particles
 
 
 def best_resolution_A(truth: Truth) -> float:
     """Return the resolution of the best class: of those that may be used, else of others."""
     offset = np.nan_to_num(truth.offset, nan=np.inf)
-    known = np.isfinite(truth.resolution_A) & (truth.size > LEAST_PARTICLES)
+    known = np.isfinite(truth.resolution_A) & (truth.size > LEAST_PARTICLES) & ~truth.stale
     for purity, centred in ((MOSTLY_PURE, NEARLY_CENTRED), (HALF_PURE, np.inf)):
         fit = known & (truth.purity >= purity) & (offset <= centred)
         if fit.any():
@@ -117,6 +150,7 @@ def best_resolution_A(truth: Truth) -> float:
 def relabelled(one: ClassRecords) -> ClassRecords:
     """Return a simulated job's record with the labels of the present rule."""
     told = json.loads(one.configuration)
+    is_early = told["gradient"] and told["stop"] < told["iterations"]
     truth = Truth(
         counts=one.counts,
         resolution_A=one.true_resolution_A,
@@ -124,6 +158,7 @@ def relabelled(one: ClassRecords) -> ClassRecords:
         offset=one.offset,
         neighbour=one.neighbour,
         size=one.size,
+        stale=is_early & is_stale(one.size, one.fraction, one.totals.sum()),
     )
     found = labelled(truth)
     return replace(

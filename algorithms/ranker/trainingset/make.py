@@ -31,8 +31,8 @@ def make(
     plan: list[Setting],
     workers: int = 1,
     tell: Callable[[str], None] = print,
-) -> int:
-    """Make the jobs of a plan that are not there; return how many were made.
+) -> tuple[int, int]:
+    """Make the jobs of a plan that are not there; return how many were made, and how many failed.
 
     Parameters
     ----------
@@ -55,14 +55,15 @@ def make(
     _begin(folder, plan)
     left = [one for one in plan if not path_of(folder, one).exists()]
     tell(f"{len(plan)} jobs, {len(plan) - len(left)} of them are there")
-    done = 0
+    done = failed = 0
     for setting, fault, took_s in _each(folder, left, workers):
         done += not fault
+        failed += bool(fault)
         told = f"failed: {fault}" if fault else f"{took_s:.0f} s of the processor"
         tell(f"{setting.job} {setting.part} {setting.structure}: {told}")
     if (folder / STOP).exists():
         tell(f"stopped: {folder / STOP} is there")
-    return done
+    return done, failed
 
 
 def relabel(folder: Path) -> int:
@@ -96,8 +97,8 @@ def make_one(folder: Path, setting: Setting) -> tuple[str, float]:
     try:
         for one in made(setting, place):
             records.write(folder / f"{one.records.job}{records.SUFFIX}", one.records)
-    except ValueError as error:  # of the classification, or of the ranker
-        return str(error) or type(error).__name__, time.process_time() - begun
+    except Exception as error:  # noqa: BLE001 - one job may not end the work on all others
+        return f"{type(error).__name__}: {error}", time.process_time() - begun
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return "", time.process_time() - begun

@@ -30,6 +30,8 @@ _SPLIT = (0.70, 0.15)  # of the families: training, validation; the rest is for 
 _PIXELS_A = (2.6, 6.5)
 _BOXES = (40, 64)
 FILE = "split.txt"
+# Filaments that contaminate, by part, as places among them all.
+_FILAMENTS = {"train": (0, 1), "validation": (2,), "test": (3,), "second": (3,)}
 
 
 def split() -> dict[str, str]:
@@ -118,7 +120,7 @@ def _drawn(number: int, seed: int, part: str, structure: str) -> Setting:
         zero_mask=not second,
         fudge=2.0,
         **_imaging(rng),
-        **_classification(rng),
+        **_classification(rng, second),
     )
 
 
@@ -142,9 +144,12 @@ def _imaging(rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def _classification(rng: np.random.Generator) -> dict[str, Any]:
-    """Draw how the particles are classified; one job of seven is looked at early."""
-    gradient = bool(rng.random() < 0.8)
+def _classification(rng: np.random.Generator, second: bool) -> dict[str, Any]:
+    """Draw how the particles are classified; one job of seven is looked at early.
+
+    Four of five are by gradient; of the second simulator one of five.
+    """
+    gradient = bool(rng.random() < 0.8) != second
     iterations = int(rng.integers(45, 71) if gradient else rng.integers(16, 23))
     stop = iterations
     if rng.random() < 0.15:
@@ -217,5 +222,11 @@ def _others(rng: np.random.Generator, part: str, structure: str, family: str) ->
             break
     chosen = chosen or [str(pool[0])]
     if rng.random() < 0.08:
-        chosen[0] = str(rng.choice(catalogue.negatives()))
+        chosen[0] = _filament(rng, part)
     return tuple(chosen)
+
+
+def _filament(rng: np.random.Generator, part: str) -> str:
+    names, mine = catalogue.negatives(), _FILAMENTS[part]
+    place = int(rng.integers(len(names)))
+    return names[place if place in mine else mine[place % len(mine)]]
