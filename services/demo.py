@@ -45,8 +45,16 @@ def simulate(out: Path, recipe: str, seed: int, *, realtime: bool) -> None:
         )
 
 
-# Few enough for the few hundred particles of a short session.
-CLASSES = "8"
+# A short session has a few hundred particles, and nobody who is asked about classes.
+SCHEMES = {
+    "proc__class2d__nr_classes": "8",
+    "proc__select_parts__other_args": "--auto_select Yes",
+    "refine__min_nr_parts_3d": "300",
+    "refine__min_growth": "2",
+    "refine__inimodel3d__nr_iter": "50",
+    "refine__refine3d__sampling": "15 degrees",
+    "refine__refine3d__auto_faster": "Yes",
+}
 
 
 def run_demo(out: Path, recipe: str, seed: int, workers: int | None) -> int:
@@ -65,7 +73,7 @@ def run_demo(out: Path, recipe: str, seed: int, workers: int | None) -> int:
         "stuck_s": STUCK_S,
         "metadata_wait_s": STUCK_S,
     }
-    layout, session = set_up(project, raw, changes, {"proc__class2d__nr_classes": CLASSES})
+    layout, session = set_up(project, raw, changes, SCHEMES)
     typer.echo(f"a simulated microscope writes to {raw}; RELION project: {project}")
     microscope = multiprocessing.get_context("spawn").Process(
         target=_microscope, args=(raw, recipe, seed), daemon=True

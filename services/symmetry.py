@@ -2,20 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import torch
 import typer
 
 from algorithms.formats import mrc
 from algorithms.formats.errors import FormatError
-from algorithms.maps import extent, symmetry_align, symmetry_search
-from algorithms.maps.selfrotation import SelfRotation
-from algorithms.maps.symmetry_search import Answer
-from algorithms.orientation.symmetry import SymmetryError, normalised
 from services.kit.errors import Misuse
 from services.kit.paths import atomic_write
+
+if TYPE_CHECKING:  # torch takes two seconds to load, and every other command starts without it
+    import torch
+
+    from algorithms.maps.symmetry_search import Answer
 
 
 def symmetry(
@@ -38,6 +38,11 @@ def symmetry(
     """
     if (align is None) != (out is None):
         raise Misuse("options --align GROUP and --out FILE belong together: give both")
+    if align is not None and (picture is not None or as_json):
+        raise Misuse("options --picture and --json show a search for the group: not with --align")
+    from algorithms.maps import extent, symmetry_search
+    from algorithms.maps.selfrotation import SelfRotation
+
     values, pixel = _read(volume, pixel_size)
     diameter = diameter or extent.diameter_A(values, pixel)
     resolution = resolution or extent.resolution_A(values, pixel)
@@ -53,16 +58,15 @@ def symmetry(
         from services.report.symmetry import picture as drawn
 
         atomic_write(picture, drawn(map_, answer))
-    if as_json:
-        typer.echo(json.dumps(_as_json(answer, diameter, map_.resolution_A), indent=1))
-    else:
-        typer.echo(f"particle of {diameter:.0f} A, details of {map_.resolution_A:.1f} A")
-        for line in _lines(answer):
-            typer.echo(line)
+    told = _as_json(answer, diameter, map_.resolution_A)
+    head = f"particle of {diameter:.0f} A, details of {map_.resolution_A:.1f} A"
+    typer.echo(json.dumps(told, indent=1) if as_json else "\n".join([head, *_lines(answer)]))
     return 0 if answer.sure else 1
 
 
-def _read(path: Path, pixel_size: float | None) -> tuple[torch.Tensor, float]:
+def _read(path: Path, pixel_size: float | None) -> "tuple[torch.Tensor, float]":
+    import torch
+
     if not path.is_file():
         raise Misuse(f"{path} does not exist")
     try:
@@ -80,8 +84,12 @@ def _read(path: Path, pixel_size: float | None) -> tuple[torch.Tensor, float]:
 
 
 def _align(
-    values: torch.Tensor, pixel: float, diameter: float, resolution: float, name: str, out: Path
+    values: "torch.Tensor", pixel: float, diameter: float, resolution: float, name: str, out: Path
 ) -> None:
+    from algorithms.maps import symmetry_align
+    from algorithms.maps.selfrotation import SelfRotation
+    from algorithms.orientation.symmetry import SymmetryError, normalised
+
     try:
         group = normalised(name)
     except SymmetryError as error:
@@ -92,7 +100,7 @@ def _align(
     typer.echo(f"{out}: {group}, its operators correlate by {found.worst:.2f} at least")
 
 
-def _lines(answer: Answer) -> list[str]:
+def _lines(answer: "Answer") -> list[str]:
     lines = [f"{answer.group}" + ("" if answer.sure else " or more: not sure")]
     lines += ["group  worst operator  mean  evidence  confidence"]
     lines += [
@@ -103,7 +111,7 @@ def _lines(answer: Answer) -> list[str]:
     return lines
 
 
-def _as_json(answer: Answer, diameter: float, resolution: float) -> dict[str, object]:
+def _as_json(answer: "Answer", diameter: float, resolution: float) -> dict[str, object]:
     return {
         "group": answer.group,
         "sure": answer.sure,

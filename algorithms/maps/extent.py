@@ -3,11 +3,9 @@
 import torch
 from torch import Tensor
 
-from algorithms.maps import shells, solvent
+from algorithms.maps import shells, solvent, threshold
 
 SMOOTH_A = 15.0
-DENSE = 0.15  # of the densest voxels: the particle
-ABOVE_NOISE = 4.0  # times the spread of the solvent
 FAINTEST = 1e-4  # power of a shell over that of the strongest one, where a map ends
 
 
@@ -23,13 +21,10 @@ def diameter_A(volume: Tensor, pixel_A: float) -> float:
     """
     box = volume.shape[-1]
     smooth = solvent.low_passed(volume, pixel_A, max(SMOOTH_A, 3.0 * pixel_A)).double()
-    middle = smooth.median()
-    spread = 1.4826 * (smooth - middle).abs().median()
-    top = torch.sort(smooth.reshape(-1)).values[-max(1, box**3 // 1000)]
-    limit = torch.maximum(middle + ABOVE_NOISE * spread, middle + DENSE * (top - middle))
+    limit, _ = threshold.limit(smooth.cpu().numpy())
     axis = torch.arange(box, dtype=torch.float64) - box // 2
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
-    dense = smooth >= torch.minimum(limit, top)
+    dense = smooth.cpu() >= limit
     places = torch.stack([z[dense], y[dense], x[dense]], dim=1)
     far = torch.sort((places - places.mean(0)).norm(dim=1)).values
     return min(2.0 * float(far[int(0.99 * (len(far) - 1))]) + 2.0, 0.95 * box) * pixel_A

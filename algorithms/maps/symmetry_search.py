@@ -32,8 +32,6 @@ SHARPNESS = 0.04
 # what the best group lacks.
 ALLOWED, ALLOWED_TIMES = 0.1, 3.0
 POSSIBLE = 0.4  # share of that which all parts of a group must reach for it to be tried
-SURE, DOUBTFUL = 0.62, 0.5
-SHARPNESS = 0.04
 
 
 @dataclass(frozen=True, kw_only=True)

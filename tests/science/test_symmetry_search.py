@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from algorithms.maps import extent, shells, solvent, symmetry_align, symmetry_search
 from algorithms.maps.selfrotation import SelfRotation
 from algorithms.orientation import euler, symmetry
+from services.cli import app
 
 BOX, PIXEL_A, RESOLUTION_A = 64, 4.0, 20.0
 
@@ -103,6 +105,13 @@ def test_size_and_resolution_of_a_map_are_seen():
 def test_a_map_without_details_is_refused():
     with pytest.raises(ValueError, match="third of the diameter"):
         SelfRotation(torch.ones(32, 32, 32), 4.0, 40.0, 100.0)
+
+
+@pytest.mark.parametrize("words", [("--json",), ("--picture", "p.png")])
+def test_what_shows_a_search_is_refused_when_a_map_is_laid(words):
+    given = ["symmetry", "m.mrc", "--align", "C2", "--out", "o.mrc", *words]
+    refused = CliRunner().invoke(app, given, catch_exceptions=False)
+    assert refused.exit_code == 2 and "not with --align" in refused.output
 
 
 @pytest.mark.slow
