@@ -5,17 +5,16 @@ VDAM in C1, then the largest class, laid along the axes of the point group and a
 Source: refinement.md sections 4 and 6; options of RELION's job type `relion.initialmodel`.
 """
 
-import torch
-
 from algorithms.formats import mrc
 from algorithms.orientation import symmetry
 from algorithms.orientation.symmetry import SymmetryError
 from algorithms.refine import files
 from algorithms.refine.space.firstmodel import FirstModelRun, first_sampling
-from algorithms.refine.types import Options, RefineError
-from services.jobs.classes import SEED, Teller
-from services.jobs.job import Aborted, Failed, Job
-from services.jobs.ranks import Ranks, device_of, threads_of
+from algorithms.refine.types import Options
+from services.jobs.classes import SEED
+from services.jobs.iterating import Teller, run_through
+from services.jobs.job import Job
+from services.jobs.ranks import device_of
 from services.jobs.symmetry import largest_class
 from services.jobs.threed import seed_of
 from services.kit.errors import Misuse
@@ -35,28 +34,7 @@ def initialmodel(job: Job) -> None:
         }
     )
     arguments = job.extra_arguments(ARGUMENTS)
-    torch.set_num_threads(threads_of(job))
-    told = Teller(job)
-    try:
-        run = _run(job, arguments, told)
-        job.say(
-            f"{len(run.data)} particles of {run.data.images.box} px, {run.data.pixel_A:g} A per px"
-        )
-        if run.model.iteration:
-            job.say(f"goes on after iteration {run.model.iteration}")
-        told.caught_up(run)
-        with Ranks(job, run.device) as ranks:
-            run.shards = ranks.shards
-            while not run.finished:
-                run.step()
-                told.end(run)
-                if job.stop.asked() and not run.finished:
-                    number = run.model.iteration
-                    raise Aborted(f"stopped after iteration {number}; it can go on there")
-    except RefineError as error:
-        if job.stop.asked():  # whoever stops all processes of a group stops those that help, too
-            raise Aborted("stopped in an iteration; it can go on after the one before") from error
-        raise Failed(str(error)) from error
+    run = run_through(job, lambda told: _run(job, arguments, told))
     _choose(job, run)
 
 

@@ -7,16 +7,15 @@ import math
 import zlib
 from dataclasses import replace
 
-import torch
-
 from algorithms.orientation import healpix, symmetry
 from algorithms.refine import files
 from algorithms.refine.space.run import Maps, SpaceRun
 from algorithms.refine.space.sampling import Sampling3D
-from algorithms.refine.types import Options, RefineError
-from services.jobs.classes import SEED, Teller
-from services.jobs.job import Aborted, Failed, Job
-from services.jobs.ranks import Ranks, device_of, threads_of
+from algorithms.refine.types import Options
+from services.jobs.classes import SEED
+from services.jobs.iterating import Teller, run_through
+from services.jobs.job import Job
+from services.jobs.ranks import device_of
 from services.kit.errors import Misuse
 
 MEMORY = "--memory"
@@ -38,28 +37,7 @@ def class3d(job: Job) -> None:
     """Classify the particles of a table in three dimensions."""
     _check(job)
     arguments = job.extra_arguments(ARGUMENTS)
-    torch.set_num_threads(threads_of(job))
-    told = Teller(job)
-    try:
-        run = _run(job, arguments, told)
-        job.say(
-            f"{len(run.data)} particles of {run.data.images.box} px, {run.data.pixel_A:g} A per px"
-        )
-        if run.model.iteration:
-            job.say(f"goes on after iteration {run.model.iteration}")
-        told.caught_up(run)
-        with Ranks(job, run.device) as ranks:
-            run.shards = ranks.shards
-            while not run.finished:
-                run.step()
-                told.end(run)
-                if job.stop.asked() and not run.finished:
-                    number = run.model.iteration
-                    raise Aborted(f"stopped after iteration {number}; it can go on there")
-    except (RefineError, symmetry.SymmetryError) as error:
-        if job.stop.asked():  # whoever stops all processes of a group stops those that help, too
-            raise Aborted("stopped in an iteration; it can go on after the one before") from error
-        raise Failed(str(error)) from error
+    run_through(job, lambda told: _run(job, arguments, told))
 
 
 def _check(job: Job) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from algorithms.formats.atomic import atomic_write
-from schemer.errors import ProjectError
+from schemer.errors import ProjectError, ProjectLocked
 from services.kit import iterations
 from services.kit.jobprocess import ENDS, JobProcess, last_error, rest_s
 from services.refine import results
@@ -63,7 +63,10 @@ class RefineLane:
             return [Wanted(work.process)], now + LOOK_S / 10
         try:
             if self._process.pid is None:
-                self._start(state, work)
+                try:
+                    self._start(state, work)
+                except ProjectLocked:  # RELION has the pipeline: it is tried again
+                    return [], now + LOOK_S
             return self._news(now, work), now + LOOK_S
         except ProjectError as error:  # somebody has deleted the job
             self._process.kill()
